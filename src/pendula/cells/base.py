@@ -1,0 +1,114 @@
+"""A cell: one step of one network, and nothing else."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, overload
+
+import torch
+from torch import Tensor, nn
+
+from pendula._check import known_keys, per_unit, positive_int
+from pendula.ops.fused import FusedScan
+
+State = tuple[Tensor, ...]
+"""A NamedTuple of tensors (B, units), one per quantity that the network carries through time."""
+
+
+class Positive:
+    """A positive constant of a cell, one number or one per unit: a buffer, or exp(parameter) when it is learned."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, cell: None, owner: type) -> Positive: ...
+    @overload
+    def __get__(self, cell: Cell, owner: type) -> Tensor: ...
+    def __get__(self, cell: Cell | None, owner: type) -> Positive | Tensor:
+        if cell is None:
+            return self
+        learned = cell._parameters.get(f"log_{self.name}")
+        if learned is not None:
+            return learned.exp()
+        fixed = cell._buffers.get(self.name)
+        if fixed is None:
+            raise AttributeError(self.name)
+        return fixed
+
+    def store(self, cell: Cell, value: object, *, learned: bool, like: Tensor) -> Tensor:
+        """Check the value, keep it in the type and on the device of `like`, give it back in float64."""
+        values = per_unit(self.name, value, cell.hidden_size)
+        if learned:
+            cell.register_parameter(f"log_{self.name}", nn.Parameter(values.log().to(like)))
+        else:
+            cell.register_buffer(self.name, values.to(like))
+        return values
+
+
+class Cell(nn.Module, ABC):
+    """One step of one network.
+
+    A network is a subclass in a file of its own, with a NamedTuple `State`, `drive`, `step` and `output`. Arguments
+    of the constructor after `bias` are its physics: keyword-only, with defaults.
+
+    Shapes: input (T, B, I); drive (T, B, D); every tensor of a state (B, units); output (B, O).
+    """
+
+    State: ClassVar[type[Any]]
+    equation: ClassVar[str]
+    source: ClassVar[str]
+    has_time_step: ClassVar[bool] = True
+    fused: ClassVar[FusedScan | None] = None
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.input_size = positive_int("input_size", input_size)
+        self.hidden_size = positive_int("hidden_size", hidden_size)
+
+    @property
+    def output_size(self) -> int:
+        return self.hidden_size
+
+    @classmethod
+    def physics(cls) -> dict[str, Any]:
+        """The keyword-only arguments of the constructor and their defaults."""
+        skipped = ("device", "dtype")
+        arguments = inspect.signature(cls).parameters.values()
+        return {a.name: a.default for a in arguments if a.kind is a.KEYWORD_ONLY and a.name not in skipped}
+
+    @classmethod
+    def check_physics(cls, given: dict[str, Any]) -> None:
+        known_keys(cls.__name__.removesuffix("Cell"), given, list(cls.physics()))
+
+    def initial_state(self, batch: int) -> tuple[Tensor, ...]:
+        """The state before the first step: zeros unless the network says otherwise."""
+        like = next(self.parameters())
+        state: tuple[Tensor, ...] = self.State(*(like.new_zeros(batch, self.hidden_size) for _ in self.State._fields))
+        return state
+
+    @abstractmethod
+    def drive(self, x: Tensor) -> Tensor:
+        """What depends on the input only, for all times at once: (T, B, I) -> (T, B, D)."""
+
+    @abstractmethod
+    def step(self, state: tuple[Tensor, ...], drive: Tensor, *, tau: Tensor | None = None) -> tuple[Tensor, ...]:
+        """One step. `drive` is (B, D); `tau` (B, 1) scales the time step."""
+
+    def output(self, state: tuple[Tensor, ...]) -> Tensor:
+        """What the layer shows of a state: (B, O), the first tensor unless the network says otherwise."""
+        return state[0]
+
+    def operands(self) -> tuple[Tensor, ...]:
+        """What the fused scan needs besides input and state."""
+        return ()
+
+    def extra_repr(self) -> str:
+        return f"{self.input_size}, {self.hidden_size}"
+
+
+def uniform_(tensor: Tensor, fan_in: int) -> None:
+    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)) in place: the default of ``torch.nn.Linear``."""
+    with torch.no_grad():
+        tensor.uniform_(-(fan_in**-0.5), fan_in**-0.5)

@@ -1,0 +1,237 @@
+"""An experiment: a task, a model and a training, as plain data; running it leaves a folder with everything."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import pendula
+from pendula._check import DataError, known_keys, one_of
+from pendula.cells import CELLS
+from pendula.learn.training import Training
+from pendula.nets import Model, ModelSpec, Node, load
+from pendula.nets.checkpoint import write_whole
+from pendula.tasks import TASKS
+from pendula.tasks.base import Task
+
+CONFIG_FILE, RESULT_FILE = "config.json", "result.json"
+
+
+@dataclass(frozen=True)
+class TaskChoice:
+    """What to learn.
+
+    Args:
+        name: a name from `pendula list tasks`; "files" for your own data.
+        options: arguments of the task, such as permuted, length or path (--task.options.path data.csv).
+    """
+
+    name: str = "digits"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def build(self) -> Task:
+        """Read or set up the data. Errors: ValueError for unknown names, DataError for missing files."""
+        task = TASKS[one_of("task.name", self.name, TASKS)]
+        known_keys(f"task {self.name}", self.options, list(inspect.signature(task).parameters))
+        try:
+            return task(**self.options)
+        except TypeError as error:
+            raise ValueError(f"task.options of {self.name}: {error}") from error
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which network: layers of one kind and a linear read-out.
+
+    Args:
+        network: a name from `pendula list networks`.
+        hidden_size: units per layer.
+        num_layers: layers stacked on one another.
+        bidirectional: read the sequence in both directions.
+        dropout: probability between layers, one mask per sequence.
+        bias: whether the cells have biases.
+        pool: what is read out: last or mean over time (one prediction per sequence), steps (one per step), auto.
+        physics: arguments of the cell, such as dt or gamma (--model.physics.dt 0.1).
+    """
+
+    network: str = "CoRNN"
+    hidden_size: int = 64
+    num_layers: int = 1
+    bidirectional: bool = False
+    dropout: float = 0.0
+    bias: bool = True
+    pool: str = "auto"
+    physics: dict[str, Any] = field(default_factory=dict)
+
+    def spec(self, task: Task) -> ModelSpec:
+        """The model for a task."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "pool"}
+        wanted = "steps" if task.per_step else "last"
+        pool = wanted if self.pool == "auto" else one_of("model.pool", self.pool, ("auto", "last", "mean", "steps"))
+        if (pool == "steps") != task.per_step:
+            kind = "a target at every step" if task.per_step else "one target per sequence"
+            raise ValueError(f"model.pool={pool!r} does not fit task {task.name}, which has {kind}: use auto")
+        if task.irregular and self.network in CELLS and not CELLS[self.network].has_time_step:
+            raise ValueError(
+                f"{self.network} has no time step, and {task.name} is sampled at irregular times: take a network with "
+                "one, such as CoRNN, or drop the column of times to learn from the order alone"
+            )
+        return ModelSpec(
+            task.input_size,
+            task.output_size,
+            (Node(**own),),
+            pool=pool,
+            standardise=task.standardise,
+            labels=task.labels,
+        )
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A task, a model and a training."""
+
+    task: TaskChoice = field(default_factory=TaskChoice)
+    model: ModelChoice = field(default_factory=ModelChoice)
+    train: Training = field(default_factory=Training)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Experiment:
+        """The inverse of `to_dict`. Errors: ValueError naming an unknown key."""
+        parts = {"task": TaskChoice, "model": ModelChoice, "train": Training}
+        known_keys("an experiment", data, list(parts))
+        made = {}
+        for name, kind in parts.items():
+            given = dict(data.get(name, {}))
+            known_keys(name, given, [f.name for f in fields(kind)])
+            made[name] = kind(**given)
+        return cls(**made)
+
+
+def run(experiment: Experiment, folder: Path, *, resume: bool = False, report: Any = None) -> dict[str, Any]:
+    """Train, evaluate on the test part with the best weights, and write everything to a folder.
+
+    The folder gets what `pendula.learn.fit` writes, ``config.json`` and, at the end, ``result.json``, which is also
+    returned. A folder with a finished run is not run again when resumed: its result is read.
+
+    Args:
+        experiment: what to run.
+        folder: new, unless `resume` is set.
+        resume: go on where the folder's run was stopped.
+        report: see `pendula.learn.fit.fit`.
+    """
+    # these need the [train] extra
+    from pendula.learn.fit import evaluate, fit, make_fabric
+
+    if resume and (folder / RESULT_FILE).exists():
+        result: dict[str, Any] = json.loads((folder / RESULT_FILE).read_text())
+        return result
+    task = experiment.task.build()
+    spec = experiment.model.spec(task)
+    fabric = make_fabric(experiment.train)
+    if fabric.is_global_zero and not resume and folder.exists() and any(folder.iterdir()):
+        raise DataError(f"{folder} is not empty: give another --out, or go on with --resume {folder}")
+    fabric.barrier()
+    torch.manual_seed(experiment.train.seed)
+    model = Model(spec)
+    if task.standardise:
+        model.set_standard(*task.statistics())
+    parameters = model.parameter_count
+    if fabric.is_global_zero:
+        folder.mkdir(parents=True, exist_ok=True)
+        facts = {"experiment": experiment.to_dict(), "task": describe(task)}
+        write_whole(folder / CONFIG_FILE, (json.dumps(facts, indent=2) + "\n").encode())
+    fabric.barrier()
+    fitted = fit(model, task, experiment.train, folder, resume=resume, report=report, fabric=fabric)
+    result = {
+        "experiment": experiment.to_dict(),
+        "parameters": parameters,
+        "best_epoch": fitted.best_epoch,
+        "epochs": len(fitted.history),
+        "validation": fitted.best,
+        "test": evaluate(fitted.model, task, "test", fabric=fabric),
+        "seconds": round(fitted.seconds, 2),
+        "data": task.provenance,
+        "history": fitted.history,
+        **circumstances(),
+    }
+    if fabric.is_global_zero:
+        write_whole(folder / RESULT_FILE, (json.dumps(result, indent=2) + "\n").encode())
+    return result
+
+
+def describe(task: Task) -> dict[str, Any]:
+    """What prediction needs to know of a task, and what its reader noticed."""
+    own = getattr(task, "description", None)
+    return {
+        "name": task.name,
+        "target": task.target,
+        "per_step": task.per_step,
+        "labels": list(task.labels) if task.labels else None,
+        "provenance": task.provenance,
+        "notes": list(task.notes),
+        "files": own() if own else None,
+    }
+
+
+def open_run(folder: Path) -> tuple[Experiment, dict[str, Any], Model]:
+    """The experiment, the description of its task and the best model of a run folder (or of its best/ or last/)."""
+    home, which = (folder.parent, folder.name) if folder.name in ("best", "last") else (folder, "best")
+    if not (home / CONFIG_FILE).is_file():
+        raise DataError(f"{folder} is not a run: it has no {CONFIG_FILE}; give the folder that `pendula train` wrote")
+    try:
+        facts = json.loads((home / CONFIG_FILE).read_text())
+        experiment = Experiment.from_dict(facts["experiment"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{home / CONFIG_FILE} is damaged: {error}") from error
+    if not (home / which).is_dir():
+        raise DataError(f"{home} has no {which} model yet: its first epoch has not ended; go on with --resume {home}")
+    return experiment, facts["task"], load(home / which)
+
+
+def circumstances() -> dict[str, Any]:
+    """Where and with what a result was made."""
+    return {
+        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "commit": _commit(),
+        "versions": {"pendula": pendula.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "machine": {
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the source tree that runs, with + if it was changed; None for an installed package."""
+    home = Path(__file__).resolve().parents[2]
+    if not (home / ".git").exists():
+        return None
+    try:
+        ask = ["git", "-C", str(home), "describe", "--always", "--abbrev=12", "--dirty=+"]
+        return subprocess.run(ask, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -1,0 +1,256 @@
+"""The training loop, one page from top to bottom, on Lightning Fabric (devices, precision, several processes)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from pendula._check import DataError
+from pendula.learn.record import RESUME_FILE, Progress, Record, asked_to_stop, read_resume, write_resume
+from pendula.learn.rule import LearningRule, carry_on
+from pendula.learn.training import Diverged, Interrupted, Training
+from pendula.nets.checkpoint import WEIGHTS_FILE, load, save
+from pendula.nets.model import Model
+from pendula.tasks.base import Task
+
+EVALUATION_BATCH = 256
+Report = Callable[[Progress, int, float], None]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The model with the best validation metric, the epoch (from 1) it was reached in, and a line per epoch."""
+
+    model: Model
+    best_epoch: int
+    best: float
+    history: list[dict[str, Any]]
+    seconds: float
+
+
+def make_fabric(training: Training) -> Fabric:
+    """The processes and devices of a run, started. Under torchrun or `fabric run` it joins theirs."""
+    # a launcher that started this process among others says so in its environment
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", training.devices))
+    nodes = int(os.environ.get("WORLD_SIZE", processes)) // processes
+    fabric = Fabric(
+        accelerator=training.accelerator,
+        devices=processes,
+        num_nodes=nodes,
+        strategy="auto" if processes * nodes == 1 else "ddp",
+        # Fabric's 64-true rounds outputs to float32; the model itself is made float64 instead (in `fit`)
+        precision="32-true" if training.precision == "64-true" else training.precision,  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
+
+
+def fit(
+    model: Model,
+    task: Task,
+    training: Training,
+    folder: Path,
+    *,
+    rule: LearningRule | None = None,
+    resume: bool = False,
+    report: Report | None = None,
+    fabric: Fabric | None = None,
+) -> Fitted:
+    """Train a model on a task, keeping the weights with the best validation metric.
+
+    The folder gets ``best/`` and ``last/`` (models), ``record.jsonl`` (a line per epoch) and ``resume.safetensors``.
+    A run that is killed at any moment and resumed on the same machine ends with the weights of one that was not: order
+    of the data, learning rate and dropout depend only on the seed and on where the run is.
+
+    Args:
+        model: moved to the device of the run.
+        task: where the batches, the loss and the metric come from.
+        training: optimiser, schedule, length and so on.
+        folder: must hold no run unless `resume` is set.
+        rule: what leaves the gradients; the one that `training` names when None.
+        resume: go on from the folder's resume file, or start if there is none yet.
+        report: called after every batch with the place of the run, the number of batches per epoch and the loss.
+        fabric: processes and devices, from `make_fabric`; made here when None.
+
+    Errors: DataError when the folder holds a run, or disk or data fail; Diverged when the gradient is not finite;
+    Interrupted on Ctrl-C or SIGTERM, after saving.
+    """
+    fabric = fabric or make_fabric(training)
+    rule = rule or training.make_rule()
+    _refuse(task, training, fabric.world_size)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not resume and (folder / RESUME_FILE).exists():
+        raise DataError(f"{folder} holds a run: resume it, or give another folder")
+    plan = _plan(model, task, training)
+    if training.precision == "64-true":
+        model.double()
+    # setup puts the module on its device in place: `model` and the wrapped one share their parameters
+    module = fabric.setup_module(model)
+    optimiser = training.make_optimiser(model)
+    stepper: Any = fabric.setup_optimizers(optimiser)
+    at = read_resume(folder, plan, model, optimiser) if (folder / RESUME_FILE).exists() else Progress()
+    _gather_loss(fabric, at, first=True)
+    record = Record(folder, at.history, tensorboard=training.tensorboard) if fabric.is_global_zero else None
+    batches = task.steps("train", training.batch_size)
+    metric, more_is_better = task.selects
+    flush = fabric.device.type == "cpu" and torch.set_flush_denormal(True)
+    with asked_to_stop() as stop:
+        while at.epoch < training.epochs and not _out_of_patience(at, training):
+            began = time.perf_counter()
+            module.train()
+            for batch in task.batches(
+                "train",
+                training.batch_size,
+                seed=training.seed,
+                epoch=at.epoch,
+                start=at.batch,
+                rank=fabric.global_rank,
+                world=fabric.world_size,
+            ):
+                torch.manual_seed(_stream(training.seed, at.epoch, at.batch, fabric.global_rank))
+                for group in optimiser.param_groups:
+                    group["lr"] = training.rate(at.epoch, at.batch, batches)
+                carried = None
+                for piece, rows in rule.windows(batch.to(fabric.device, _dtype(model))):
+                    stepper.zero_grad()
+                    loss, carried = rule(module, piece, task.loss, fabric.backward, carry_on(carried, rows))
+                    norm = nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm or torch.inf)
+                    if not norm.isfinite():
+                        raise Diverged(_divergence(at, batches, loss, model, training))
+                    stepper.step()
+                    weight = task.count(piece) if piece.share else 0
+                    at.loss_sum, at.loss_count = at.loss_sum + float(loss) * weight, at.loss_count + weight
+                at.batch += 1
+                if report is not None and fabric.is_global_zero:
+                    report(at, batches, float(loss))
+                halt = _any(fabric, stop.asked)
+                if halt or (training.save_every and at.batch % training.save_every == 0 and at.batch < batches):
+                    at.seconds, began = at.seconds + time.perf_counter() - began, time.perf_counter()
+                    _gather_loss(fabric, at)
+                    if fabric.is_global_zero:
+                        write_resume(folder, plan, at, model, optimiser)
+                if halt:
+                    raise Interrupted(f"stopped at epoch {at.epoch + 1}, batch {at.batch}; {folder} can be resumed")
+            values = evaluate(module, task, "validation", fabric=fabric)
+            at.seconds += time.perf_counter() - began
+            _gather_loss(fabric, at)
+            line = {"epoch": at.epoch + 1, "train_loss": at.loss_sum / max(at.loss_count, 1)}
+            line |= {f"validation_{name}": value for name, value in values.items()}
+            line |= {"learning_rate": training.rate(at.epoch, batches - 1, batches), "seconds": at.seconds}
+            better = at.best is None or (values[metric] > at.best if more_is_better else values[metric] < at.best)
+            if better:
+                at.best, at.best_epoch = values[metric], at.epoch
+            at.epoch, at.batch, at.loss_sum, at.loss_count = at.epoch + 1, 0, 0.0, 0.0
+            at.history.append(line)
+            if fabric.is_global_zero and record is not None:
+                # the resume file comes last: killed before it, the epoch runs again and writes the same models
+                if better:
+                    save(model, folder / "best", overwrite=True)
+                save(model, folder / "last", overwrite=True)
+                write_resume(folder, plan, at, model, optimiser)
+                record.add(line)
+                if report is not None:
+                    report(at, batches, line["train_loss"])
+    if flush:
+        torch.set_flush_denormal(False)
+    if record is not None:
+        record.close()
+    fabric.barrier()
+    if not (folder / "best" / WEIGHTS_FILE).exists():
+        raise DataError(f"{folder / 'best'} is gone: train again in another folder")
+    best = load(folder / "best", device=fabric.device)
+    assert at.best is not None
+    return Fitted(best, at.best_epoch + 1, at.best, at.history, at.seconds)
+
+
+def evaluate(model: nn.Module, task: Task, part: str, *, fabric: Fabric | None = None) -> dict[str, float]:
+    """Means over a part of the task: "loss", and "accuracy" where there are classes. Each process does its share."""
+    rank, world = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
+    parameter = next(model.parameters())
+    sums: dict[str, float] = {}
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        for batch in task.batches(part, EVALUATION_BATCH, rank=rank, world=world):
+            if batch.share == 0:
+                continue
+            placed = batch.to(parameter.device, parameter.dtype)
+            output, _ = model(placed.x, lengths=placed.lengths, timespans=placed.timespans)
+            measured = {name: float(value) for name, value in task.measures(output, placed).items()}
+            for name, value in {**measured, "count": float(task.count(placed))}.items():
+                sums[name] = sums.get(name, 0.0) + value
+    model.train(was_training)
+    if fabric and world > 1:
+        names = ["count", "loss"] + ["accuracy"] * (task.selects[0] == "accuracy")
+        local = torch.tensor([sums.get(name, 0.0) for name in names], dtype=torch.float64, device=fabric.device)
+        total = fabric.all_reduce(local, reduce_op="sum")
+        assert isinstance(total, torch.Tensor)
+        sums = dict(zip(names, total.tolist(), strict=True))
+    count = sums.pop("count")
+    return {name: value / count for name, value in sums.items()}
+
+
+def _refuse(task: Task, training: Training, world: int) -> None:
+    if training.window is not None and not task.per_step:
+        raise ValueError(
+            f"window={training.window} (truncated BPTT) needs a target at every step, and {task.name} has one per "
+            "sequence: leave window out"
+        )
+    if training.window is not None and world > 1:
+        raise ValueError("window (truncated BPTT) runs in one process: leave window out, or use devices=1")
+
+
+def _plan(model: Model, task: Task, training: Training) -> str:
+    """A digest of what decides the result, to refuse resuming something else."""
+    decides = {k: v for k, v in asdict(training).items() if k not in ("save_every", "tensorboard")}
+    facts = {"model": model.spec.to_dict(), "task": task.name, "train": task.size("train"), "training": decides}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _stream(*numbers: int) -> int:
+    return int(numpy.random.SeedSequence(numbers).generate_state(1, numpy.uint64)[0] >> 1)
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    return next(model.parameters()).dtype
+
+
+def _any(fabric: Fabric, flag: bool) -> bool:
+    return flag if fabric.world_size == 1 else bool(fabric.strategy.reduce_boolean_decision(flag, all=False))
+
+
+def _gather_loss(fabric: Fabric, at: Progress, *, first: bool = False) -> None:
+    """Bring the running loss of all processes to the first one (which alone reads it from a resume file)."""
+    if fabric.world_size == 1:
+        return
+    total = torch.tensor([at.loss_sum, at.loss_count], dtype=torch.float64, device=fabric.device)
+    if not first:
+        reduced = fabric.all_reduce(total, reduce_op="sum")
+        assert isinstance(reduced, torch.Tensor)
+        total = reduced
+    at.loss_sum, at.loss_count = total.tolist() if fabric.is_global_zero else (0.0, 0.0)
+
+
+def _out_of_patience(at: Progress, training: Training) -> bool:
+    return training.patience is not None and at.epoch - 1 - at.best_epoch >= training.patience and at.epoch > 0
+
+
+def _divergence(at: Progress, batches: int, loss: torch.Tensor, model: nn.Module, training: Training) -> str:
+    norms = ", ".join(f"{name} {float(p.detach().norm()):.3g}" for name, p in model.named_parameters())
+    clip = "a lower learning_rate" if training.clip_norm else "a lower learning_rate, or clip_norm=1"
+    return (
+        f"the gradient is not finite at step {at.epoch * batches + at.batch + 1} (epoch {at.epoch + 1}, batch "
+        f"{at.batch + 1}); loss {float(loss):.4g}; parameter norms: {norms}. Try {clip}; for oscillators also a "
+        "smaller dt. The last good checkpoint is kept."
+    )

@@ -1,0 +1,119 @@
+"""How a model is trained, as plain data (optimiser and schedule by name), and how a training can end early."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from pendula._check import finite_number, one_of, positive_int
+from pendula.learn.rule import BPTT, LearningRule
+
+OPTIMISERS = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+    "sgd": torch.optim.SGD,
+}
+SCHEDULES = ("constant", "cosine", "drop")
+
+
+class Diverged(RuntimeError):
+    """The gradient is not finite any more; the message has the step, the norms and a suggestion."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop, and has saved where it was."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a model is trained.
+
+    Args:
+        epochs: passes over the training part.
+        batch_size: sequences per optimiser step, over all processes together.
+        learning_rate: step size of the optimiser at its highest.
+        optimiser: adam, adamw, rmsprop or sgd, with PyTorch's defaults.
+        weight_decay: as the optimiser defines it.
+        momentum: of sgd.
+        schedule: constant; cosine (falls to zero); or drop (times drop_factor after each epoch in drop_after).
+        drop_after: epochs that are followed by a drop.
+        drop_factor: what a drop multiplies the learning rate with.
+        warmup_steps: optimiser steps over which the learning rate rises linearly from zero.
+        clip_norm: largest norm of the whole gradient; larger ones are scaled down to it.
+        rule: bptt, backpropagation through time.
+        window: steps that the gradient runs through (truncated bptt); the whole sequence when null.
+        patience: stop after this many epochs without a better validation metric; never when null.
+        save_every: optimiser batches between two resume files inside an epoch; only at its end when null.
+        seed: draws the starting weights, the order of the data and the dropout.
+        accelerator: cpu, cuda, mps or auto (Lightning Fabric).
+        devices: processes to start here (torchrun and fabric run set their own number).
+        precision: 32-true, 64-true, bf16-mixed or 16-mixed (Lightning Fabric).
+        tensorboard: also write TensorBoard files (needs the tensorboard package).
+    """
+
+    epochs: int = 30
+    batch_size: int = 64
+    learning_rate: float = 1e-2
+    optimiser: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
+    weight_decay: float = 0.0
+    momentum: float = 0.0
+    schedule: Literal["constant", "cosine", "drop"] = "constant"
+    drop_after: tuple[int, ...] = ()
+    drop_factor: float = 0.1
+    warmup_steps: int = 0
+    clip_norm: float | None = None
+    rule: Literal["bptt"] = "bptt"
+    window: int | None = None
+    patience: int | None = None
+    save_every: int | None = None
+    seed: int = 0
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: str = "32-true"
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "devices"):
+            positive_int(name, getattr(self, name))
+        for name in ("window", "patience", "save_every"):
+            if getattr(self, name) is not None:
+                positive_int(name, getattr(self, name))
+        positive_int("warmup_steps", self.warmup_steps, least=0)
+        positive_int("seed", self.seed, least=0)
+        one_of("optimiser", self.optimiser, OPTIMISERS)
+        one_of("schedule", self.schedule, SCHEDULES)
+        one_of("rule", self.rule, ("bptt",))
+        for name in ("learning_rate", "drop_factor", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and finite_number(name, value) <= 0:
+                raise ValueError(f"{name} must be positive, got {value}")
+        object.__setattr__(self, "drop_after", tuple(self.drop_after))
+
+    def make_rule(self) -> LearningRule:
+        return BPTT(self.window)
+
+    def make_optimiser(self, model: nn.Module) -> torch.optim.Optimizer:
+        options = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+        if self.optimiser == "sgd":
+            options["momentum"] = self.momentum
+        optimiser: torch.optim.Optimizer = OPTIMISERS[self.optimiser](model.parameters(), **options)
+        return optimiser
+
+    def rate(self, epoch: int, batch: int, batches: int) -> float:
+        """The learning rate of a batch: a pure function of where the run is, so there is nothing to restore.
+
+        >>> Training(schedule="drop", drop_after=(1,), learning_rate=1.0).rate(epoch=1, batch=0, batches=10)
+        0.1
+        """
+        step = epoch * batches + batch
+        factor = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        if self.schedule == "cosine":
+            factor *= 0.5 * (1 + math.cos(math.pi * step / (self.epochs * batches)))
+        elif self.schedule == "drop":
+            factor *= self.drop_factor ** sum(epoch >= after for after in self.drop_after)
+        return self.learning_rate * factor

@@ -1,0 +1,305 @@
+"""A layer: a scan with the face of `torch.nn.LSTM`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout as drop
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from pendula import _check
+from pendula.cells import CELLS, Cell, State
+from pendula.nets.scan import BACKENDS, run, valid_steps
+
+
+class Recurrent(nn.Module):
+    """A stack of cells over time, called as `torch.nn.LSTM` is.
+
+    Args:
+        input_size: I, features of the input.
+        hidden_size: N, units of each cell.
+        num_layers: L, cells stacked on one another.
+        bias: whether the cells have biases.
+        batch_first: the input and the outputs are (B, T, features) instead of (T, B, features).
+        dropout: probability between layers, one mask per sequence held over all times.
+        bidirectional: D = 2 directions, outputs side by side.
+        backend: "auto", "reference" or "fused", as in `pendula.scan`.
+        physics: keyword arguments of the cell. A list of numbers gives one value per layer; a tensor one per unit.
+
+    Shapes: input (T, B, I), (B, T, I) with batch_first, (T, I) without a batch, or a `PackedSequence`; outputs the
+    same with D * O features; every tensor of a state (L * D, B, units), or (L * D, units) without a batch.
+
+    Errors: ShapeError, TypeError or ValueError naming the argument, what was got and what is needed.
+    """
+
+    cell_type: ClassVar[type[Cell]]
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        backend: str = "auto",
+        device: Any = None,
+        dtype: Any = None,
+        **physics: Any,
+    ) -> None:
+        super().__init__()
+        self.input_size = _check.positive_int("input_size", input_size)
+        self.hidden_size = _check.positive_int("hidden_size", hidden_size)
+        self.num_layers = _check.positive_int("num_layers", num_layers)
+        self.bias = bias
+        self.batch_first = batch_first
+        self.dropout = _check.probability("dropout", dropout)
+        self.bidirectional = bidirectional
+        self.backend = _check.one_of("backend", backend, BACKENDS)
+        self.cell_type.check_physics(physics)
+        by_layer = [{} for _ in range(num_layers)]  # type: list[dict[str, Any]]
+        for name, value in physics.items():
+            for layer, own in enumerate(per_layer(name, value, num_layers)):
+                by_layer[layer][name] = own
+        build: Callable[..., Cell] = self.cell_type
+        cells: list[Cell] = []
+        for own in by_layer:
+            size = input_size if not cells else self.directions * cells[-1].output_size
+            cells += [build(size, hidden_size, bias, device=device, dtype=dtype, **own) for _ in range(self.directions)]
+        self.cells = nn.ModuleList(cells)
+
+    @property
+    def directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    @property
+    def output_size(self) -> int:
+        return self.directions * self._cell(0).output_size
+
+    def _cell(self, index: int) -> Cell:
+        cell = self.cells[index]
+        assert isinstance(cell, Cell)
+        return cell
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: State | None = None,
+        *,
+        lengths: Any = None,
+        timespans: Tensor | None = None,
+    ) -> tuple[Any, State]:
+        """Run the layer.
+
+        Args:
+            input: sequences, see the class.
+            hx: state before the first step, as the layer returns it; the cells' own when None.
+            lengths: (B,) valid steps of each padded sequence, in any order. Padding has no influence.
+            timespans: positive factors on the time step, shaped as the input without its features: the time since the
+                sample before, in units of dt. Backwards, the span between two samples is the same one, so sample t is
+                reached with the span of sample t + 1, and the last sample, reached first, takes the first span.
+
+        Returns:
+            Outputs of the last layer (zero in the padding) and the state after each sequence's last step.
+        """
+        if isinstance(input, PackedSequence):
+            return self._packed(input, hx, lengths, timespans)
+        if not isinstance(input, Tensor):
+            raise TypeError(f"input must be a tensor or a PackedSequence, got {type(input).__name__}")
+        if input.dim() == 2:
+            if lengths is not None:
+                raise ValueError("lengths need a batch: give input as (T, B, I), or cut the sequence to its length")
+            _check.sequence_input(input, self.input_size, self._weight, layout="time")
+            x = input.unsqueeze(1)
+            state = None if hx is None else tuple(_batch_of_one(s) for s in self._fields(hx))
+            spans = timespans if timespans is None else torch.as_tensor(timespans).reshape(-1, 1)
+            output, final = self._run(x, state, None, spans)
+            return output.squeeze(1), type(final)(*(s.squeeze(1) for s in final))
+        layout = "batch, time" if self.batch_first else "time, batch"
+        _check.sequence_input(input, self.input_size, self._weight, layout=layout)
+        x = input.transpose(0, 1) if self.batch_first else input
+        spans = None if timespans is None else self._spans(timespans, x)
+        output, final = self._run(x, None if hx is None else self._fields(hx), lengths, spans)
+        return (output.transpose(0, 1) if self.batch_first else output), final
+
+    def step(self, x: Tensor, hx: State | None = None, *, timespan: Any = None) -> tuple[Tensor, State]:
+        """One time step with carried state, for streams: (B, I) or (I,) in, (B, O) or (O,) and the new state out."""
+        if self.bidirectional:
+            raise ValueError("a bidirectional layer can't stream: it needs the end of the sequence")
+        if self.training and self.dropout and self.num_layers > 1:
+            raise ValueError("step() would draw a new dropout mask at each step: call .eval() first")
+        if not isinstance(x, Tensor) or x.dim() not in (1, 2) or x.shape[-1] != self.input_size:
+            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise _check.ShapeError(
+                f"x must be one time step, (batch, {self.input_size}) or ({self.input_size},), got {got}"
+            )
+        lone = x.dim() == 1
+        sequence = x.reshape(1, 1, -1) if lone else x.unsqueeze(0)
+        spans = None
+        if timespan is not None:
+            spans = torch.as_tensor(timespan).reshape(1, -1)
+            # one number is for all sequences
+            spans = spans.expand(1, sequence.shape[1]) if spans.numel() == 1 else spans
+        state = None
+        if hx is not None:
+            state = self._fields(hx)
+            state = tuple(_batch_of_one(s) for s in state) if lone else state
+        output, final = self._run(sequence, state, None, spans)
+        if lone:
+            return output[0, 0], type(final)(*(s.squeeze(1) for s in final))
+        return output[0], final
+
+    @property
+    def _weight(self) -> Tensor:
+        return next(self.parameters())
+
+    def _packed(
+        self, packed: PackedSequence, hx: State | None, lengths: Any, timespans: Tensor | None
+    ) -> tuple[PackedSequence, State]:
+        if lengths is not None:
+            raise ValueError("a PackedSequence carries its lengths: leave lengths out")
+        x, count = pad_packed_sequence(packed)
+        spans = None if timespans is None else self._spans(timespans, x)
+        output, final = self._run(x, None if hx is None else self._fields(hx), count, spans)
+        if packed.sorted_indices is not None:
+            output, count = output.index_select(1, packed.sorted_indices), count[packed.sorted_indices.cpu()]
+        data = pack_padded_sequence(output, count).data
+        return PackedSequence(data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices), final
+
+    def _run(
+        self, x: Tensor, hx: tuple[Tensor, ...] | None, lengths: Any, timespans: Tensor | None
+    ) -> tuple[Tensor, State]:
+        _check.sequence_input(x, self.input_size, self._weight)
+        steps, batch = x.shape[:2]
+        count = None if lengths is None else _check.lengths_of(lengths, steps, batch, x.device)
+        if timespans is not None:
+            timespans = _check.timespans_of(timespans, steps, batch, self._weight)
+            _check.positive_timespans(timespans, None if count is None else valid_steps(count, steps))
+        if hx is not None:
+            self._check_state(hx, batch)
+        back = _backwards(count, steps, batch, x.device) if self.bidirectional else None
+        finals: list[State] = []
+        for layer in range(self.num_layers):
+            outputs = []
+            for direction in range(self.directions):
+                index = layer * self.directions + direction
+                cell = self._cell(index)
+                state = None if hx is None else cell.State(*(s[index] for s in hx))
+                if direction == 0:
+                    out, final = run(cell, x, state, lengths=count, tau=timespans, backend=self.backend)
+                else:
+                    assert back is not None
+                    tau = None
+                    if timespans is not None:
+                        # the gap between two samples is one and the same in both directions
+                        tau = torch.cat((timespans[:1], timespans.gather(0, back)[:-1]))
+                    out, final = run(cell, _take(x, back), state, lengths=count, tau=tau, backend=self.backend)
+                    out = _take(out, back)
+                outputs.append(out)
+                finals.append(final)
+            x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
+            if self.dropout and self.training and layer + 1 < self.num_layers:
+                x = x * drop(torch.ones_like(x[0]), self.dropout)
+        return x, self.cell_type.State(*(torch.stack(field) for field in zip(*finals, strict=True)))
+
+    def _spans(self, timespans: Any, x: Tensor) -> Tensor:
+        """(T, B) of the user's time spans, which are laid out as the input is."""
+        steps, batch = x.shape[:2]
+        return _check.timespans_of(timespans, steps, batch, self._weight, batch_first=self.batch_first)
+
+    def _fields(self, hx: Any) -> tuple[Tensor, ...]:
+        needed: type[Any] = self.cell_type.State
+        fits = isinstance(hx, tuple) and len(hx) == len(needed._fields) and all(isinstance(s, Tensor) for s in hx)
+        # another network's NamedTuple may have as many fields and still mean something else
+        if not fits or (hasattr(hx, "_fields") and hx._fields != needed._fields):
+            got = f"{type(hx).__name__}" + (f" of {len(hx)}" if isinstance(hx, (tuple, list)) else "")
+            raise _check.ShapeError(
+                f"hx must be a tuple of {len(needed._fields)} tensors ({', '.join(needed._fields)}) as "
+                f"{type(self).__name__} returns it, got {got}"
+            )
+        return tuple(hx)
+
+    def _check_state(self, hx: tuple[Tensor, ...], batch: int) -> None:
+        for name, given, needed in zip(
+            self.cell_type.State._fields, hx, self._cell(0).initial_state(batch), strict=True
+        ):
+            shape = (len(self.cells), *needed.shape)
+            if given.shape != shape:
+                raise _check.ShapeError(
+                    f"hx.{name} must be (layers x directions, batch, units) = {shape}, got {tuple(given.shape)}"
+                )
+            if given.dtype != needed.dtype or given.device != needed.device:
+                raise TypeError(
+                    f"hx.{name} must be {needed.dtype} on {needed.device}, got {given.dtype} on {given.device}: "
+                    "convert it with .to()"
+                )
+
+    def extra_repr(self) -> str:
+        words = [str(self.input_size), str(self.hidden_size)]
+        if self.num_layers != 1:
+            words.append(f"num_layers={self.num_layers}")
+        words += [
+            f"{name}={getattr(self, name)}"
+            for name in ("batch_first", "dropout", "bidirectional")
+            if getattr(self, name)
+        ]
+        return ", ".join(words)
+
+
+def per_layer(name: str, value: Any, layers: int) -> list[Any]:
+    """One value per layer from a list of numbers, or the same value for all."""
+    if not isinstance(value, (list, tuple)) or not value or any(isinstance(v, str) for v in value):
+        return [value] * layers
+    if len(value) != layers:
+        raise ValueError(
+            f"{name} as a list must have one value per layer ({layers}), got {len(value)}: give one number for all "
+            f"layers, or a tensor for one value per unit"
+        )
+    return list(value)
+
+
+def _batch_of_one(state: Tensor) -> Tensor:
+    if state.dim() != 2:
+        raise _check.ShapeError(
+            f"hx of an unbatched input must be (layers x directions, units), got {tuple(state.shape)}"
+        )
+    return state.unsqueeze(1)
+
+
+def _backwards(lengths: Tensor | None, steps: int, batch: int, device: torch.device) -> Tensor:
+    """(T, B): where each step of a reversed sequence comes from; padding stays where it is."""
+    t = torch.arange(steps, device=device).unsqueeze(1).expand(steps, batch)
+    if lengths is None:
+        return t.flip(0)
+    return torch.where(t < lengths, lengths - 1 - t, t)
+
+
+def _take(x: Tensor, index: Tensor) -> Tensor:
+    return x.gather(0, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+
+def layer(cell: type[Cell]) -> type[Recurrent]:
+    """The layer of a cell: a `Recurrent` that names the cell's physics in its signature and documentation."""
+    name = cell.__name__.removesuffix("Cell")
+    physics = cell.physics()
+    face = list(inspect.signature(Recurrent.__init__).parameters.values())
+    own = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=d) for n, d in physics.items()]
+    signature = inspect.Signature([p for p in face[1:] if p.kind is not p.VAR_KEYWORD] + own)
+    # the cell's example would run in a module that has no cells
+    first = (inspect.getdoc(cell) or "").partition("\n\n>>> ")[0]
+    text = f"{first}\n\nThis is the layer, called as `torch.nn.LSTM` is; the cell is `{cell.__name__}`.\n\n"
+    text += (inspect.getdoc(Recurrent) or "").split("\n\n", 1)[1]
+    text += f"\n\n>>> import torch, pendula\n>>> outputs, state = pendula.{name}(3, 8)(torch.zeros(5, 2, 3))\n"
+    text += ">>> outputs.shape\ntorch.Size([5, 2, 8])\n"
+    names = {"cell_type": cell, "__doc__": text, "__module__": "pendula", "__signature__": signature}
+    return type(name, (Recurrent,), names)
+
+
+LAYERS: dict[str, type[Recurrent]] = {name: layer(cell) for name, cell in CELLS.items()}
+"""Name of the network -> its layer."""

@@ -1,0 +1,116 @@
+"""A cell run over time: the only place that chooses between the reference and a fused scan."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from pendula import _check
+from pendula.cells.base import Cell, State
+
+BACKENDS = ("auto", "reference", "fused")
+
+_said: set[tuple[str, str]] = set()
+
+
+def scan(
+    cell: Cell,
+    x: Tensor,
+    state: State | None = None,
+    *,
+    lengths: Tensor | None = None,
+    timespans: Tensor | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, State]:
+    """Run a cell over a batch of sequences.
+
+    Args:
+        cell: any `pendula.cells.Cell`.
+        x: input (T, B, I).
+        state: the cell's state before the first step, each tensor (B, units); its own initial state when None.
+        lengths: (B,) whole numbers from 1 to T for padded input. What stands in the padding has no influence.
+        timespans: (T, B), positive: scales the time step of each step of each sequence.
+        backend: "auto" takes a fused scan where there is one and it can; "reference" steps the cell in Python;
+            "fused" raises `BackendError` with the reason where it can't.
+
+    Returns:
+        Outputs (T, B, O), zero in the padding, and the state after each sequence's last step.
+
+    >>> from pendula.cells import CoRNNCell
+    >>> outputs, state = scan(CoRNNCell(3, 8), torch.zeros(5, 2, 3))
+    >>> outputs.shape, state.y.shape
+    (torch.Size([5, 2, 8]), torch.Size([2, 8]))
+    """
+    _check.one_of("backend", backend, BACKENDS)
+    like = next(cell.parameters())
+    _check.sequence_input(x, cell.input_size, like)
+    steps, batch = x.shape[:2]
+    count = None if lengths is None else _check.lengths_of(lengths, steps, batch, x.device)
+    spans = None if timespans is None else _check.timespans_of(timespans, steps, batch, like)
+    if spans is not None:
+        _check.positive_timespans(spans, None if count is None else valid_steps(count, steps))
+    return run(cell, x, state, lengths=count, tau=spans, backend=backend)
+
+
+def valid_steps(lengths: Tensor, steps: int) -> Tensor:
+    """(T, B), true where a sequence still runs."""
+    return torch.arange(steps, device=lengths.device).unsqueeze(1) < lengths
+
+
+def run(
+    cell: Cell, x: Tensor, state: State | None, *, lengths: Tensor | None, tau: Tensor | None, backend: str
+) -> tuple[Tensor, State]:
+    """`scan` on arguments that were checked where they entered."""
+    if tau is not None and not cell.has_time_step:
+        raise ValueError(f"{type(cell).__name__} has no time step, so timespans can't scale it: leave timespans out")
+    state = cell.initial_state(x.shape[1]) if state is None else state
+    valid = None
+    if lengths is not None:
+        valid = valid_steps(lengths, x.shape[0])
+        # padding may hold anything, NaN included; times zero in a backward pass it would still be NaN
+        x = x.masked_fill(~valid.unsqueeze(-1), 0)
+        tau = None if tau is None else tau.masked_fill(~valid, 1)
+    if _choose(cell, x, lengths, tau, backend):
+        assert cell.fused is not None
+        outputs, final = cell.fused(x, state, cell.operands(), lengths=lengths, tau=tau)
+        outputs, final = outputs.to(state[0].dtype), tuple(f.to(s.dtype) for f, s in zip(final, state, strict=True))
+        return outputs, cell.State(*final)
+    return _reference(cell, x, state, valid, tau)
+
+
+def _choose(cell: Cell, x: Tensor, lengths: Tensor | None, tau: Tensor | None, backend: str) -> bool:
+    if backend == "reference":
+        return False
+    network = type(cell).__name__.removesuffix("Cell")
+    if cell.fused is None:
+        reason: str | None = f"{network} has no fused scan"
+    else:
+        reason = cell.fused.objection(x, cell.operands(), lengths=lengths, tau=tau)
+    if reason is None:
+        return True
+    if backend == "fused":
+        raise _check.BackendError(f"{reason}: use backend='auto' or 'reference'")
+    if cell.fused is not None and (network, reason) not in _said:
+        _said.add((network, reason))
+        warnings.warn(f"{network} runs on the reference scan: {reason}", stacklevel=4)
+    return False
+
+
+def _reference(cell: Cell, x: Tensor, state: State, valid: Tensor | None, tau: Tensor | None) -> tuple[Tensor, State]:
+    # the state keeps its type under autocast: only products are narrow
+    drive = cell.drive(x).to(state[0].dtype)
+    outputs = []
+    for t, d in enumerate(drive.unbind(0)):
+        new = cell.step(state, d, tau=None if tau is None else tau[t].unsqueeze(-1))
+        outputs.append(cell.output(new))
+        if valid is None:
+            state = new
+        else:
+            runs = valid[t].unsqueeze(-1)
+            state = cell.State(*(torch.where(runs, n, o) for n, o in zip(new, state, strict=True)))
+    stacked = torch.stack(outputs)
+    if valid is not None:
+        stacked = stacked.masked_fill(~valid.unsqueeze(-1), 0)
+    return stacked, state

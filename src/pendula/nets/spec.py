@@ -1,0 +1,159 @@
+"""A model as plain data: a graph of recurrent layers with a read-out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from pendula import _check
+from pendula.cells import CELLS
+
+POOLS = ("last", "mean", "steps")
+MERGES = ("concat", "sum")
+INPUT = "input"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One recurrent layer of the graph.
+
+    Args:
+        network: a name of `pendula.cells.CELLS`.
+        hidden_size: N, units of each cell.
+        name: unique; "layer0", "layer1", … when empty.
+        inputs: names of nodes before this one, or "input"; the node before when empty.
+        merge: several inputs are set side by side ("concat") or added ("sum", same sizes).
+        num_layers, bias, dropout, bidirectional, physics: as in `pendula.Recurrent`; physics holds numbers, words
+            and lists only (a list of numbers: one per layer; a list of lists: one per layer and unit).
+    """
+
+    network: str
+    hidden_size: int
+    name: str = ""
+    inputs: tuple[str, ...] = ()
+    merge: str = "concat"
+    num_layers: int = 1
+    bias: bool = True
+    dropout: float = 0.0
+    bidirectional: bool = False
+    physics: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check.one_of("network", self.network, CELLS)
+        _check.one_of("merge", self.merge, MERGES)
+        _check.positive_int("hidden_size", self.hidden_size)
+        _check.positive_int("num_layers", self.num_layers)
+        _check.probability("dropout", self.dropout)
+        if not isinstance(self.physics, Mapping):
+            raise ValueError(f"physics must be a table of names and values, got {type(self.physics).__name__}")
+        CELLS[self.network].check_physics(self.physics)
+        object.__setattr__(self, "inputs", tuple(self.inputs))
+        # defaults are written out: a file must mean the same network when a later version changes them
+        physics = {**CELLS[self.network].physics(), **self.physics}
+        object.__setattr__(self, "physics", {k: _plain(v, self.num_layers) for k, v in physics.items()})
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A whole model: standardise, run the nodes in order, pool over time, read out linearly.
+
+    Args:
+        input_size: I, features of the input.
+        output_size: C, numbers per prediction: classes, or regression targets.
+        nodes: the layers, each after those it reads; the last one is read out.
+        pool: what the read-out sees: "last" (the output at each sequence's last step; for two directions the last
+            of each), "mean" (over the valid steps) or "steps" (a prediction at every step).
+        standardise: whether the model subtracts a mean and divides by a scale per feature, kept with its weights.
+        labels: names of the classes, if there are any.
+
+    >>> spec = ModelSpec(9, 2, (Node("CoRNN", 64, physics={"dt": 0.1}),))
+    >>> ModelSpec.from_dict(spec.to_dict()) == spec
+    True
+    """
+
+    input_size: int
+    output_size: int
+    nodes: tuple[Node, ...]
+    pool: str = "last"
+    standardise: bool = False
+    labels: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _check.positive_int("input_size", self.input_size)
+        _check.positive_int("output_size", self.output_size)
+        _check.one_of("pool", self.pool, POOLS)
+        if not self.nodes:
+            raise ValueError("nodes must hold at least one layer, got none")
+        if self.labels is not None:
+            object.__setattr__(self, "labels", tuple(self.labels))
+            # one output for two classes is the log-odds of the second
+            classes = 2 if self.output_size == 1 else self.output_size
+            if len(self.labels or ()) != classes:
+                raise ValueError(f"labels must name {classes} classes, got {len(self.labels or ())}")
+        named: list[Node] = []
+        seen = [INPUT]
+        for place, node in enumerate(self.nodes):
+            name = node.name or f"layer{place}"
+            # a layer stands under its node's name in a torch container, which has names of its own
+            if name in seen or "." in name or hasattr(nn.ModuleDict(), name):
+                raise ValueError(f"node names must be unique, without dots, and not taken by torch, got {name!r}")
+            inputs = node.inputs or (seen[-1],)
+            for source in inputs:
+                if source not in seen:
+                    raise ValueError(
+                        f"node {name!r} reads {source!r}, which is not before it{_check.did_you_mean(source, seen)}; "
+                        f"it can read: {', '.join(seen)}"
+                    )
+            named.append(Node(**{**_shallow(node), "name": name, "inputs": inputs}))
+            seen.append(name)
+        object.__setattr__(self, "nodes", tuple(named))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Numbers, words, lists and dicts only: what JSON and TOML can hold."""
+        return cast(dict[str, Any], _listed(asdict(self)))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ModelSpec:
+        """The inverse of `to_dict`. Errors: ValueError naming the unknown or missing key."""
+        _refuse_keys("a model spec", data, cls)
+        nodes = []
+        for node in data["nodes"]:
+            _refuse_keys("a node of a model spec", node, Node)
+            nodes.append(Node(**node))
+        return cls(**{**data, "nodes": tuple(nodes)})
+
+
+def _shallow(node: Any) -> dict[str, Any]:
+    return {f.name: getattr(node, f.name) for f in fields(node)}
+
+
+def _refuse_keys(where: str, data: Any, kind: type[Any]) -> None:
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{where} must be a table of keys and values, got {type(data).__name__}")
+    _check.known_keys(where, data, [f.name for f in fields(kind)])
+    required = {ModelSpec: ("input_size", "output_size", "nodes"), Node: ("network", "hidden_size")}[kind]
+    for key in required:
+        if key not in data:
+            raise ValueError(f"{where} needs {key!r}")
+
+
+def _plain(value: Any, layers: int) -> Any:
+    """Tensors become lists: (N,) for every layer, so that a list always has one entry per layer."""
+    if isinstance(value, Tensor):
+        return float(value) if value.dim() == 0 else [value.detach().to(torch.float64).tolist()] * layers
+    if isinstance(value, (list, tuple)):
+        return [list(v) if isinstance(v, tuple) else v.tolist() if isinstance(v, Tensor) else v for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"physics must be finite, got {value}")
+    return value
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _listed(v) for k, v in value.items() if v is not None}
+    return [_listed(v) for v in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,1 @@
+"""Fused scans: tensors in, tensors out; they know no cell."""

@@ -1,0 +1,35 @@
+"""What a fused scan is: a result that the reference scan also has, reached faster, or a reason why not."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+
+class FusedScan(Protocol):
+    """A whole scan in one call.
+
+    ``x`` is the input (T, B, I), ``state`` the tensors of the cell's state, each (B, N), ``operands`` what the cell's
+    ``operands()`` gives, ``lengths`` (B,) or None, ``tau`` (T, B) or None. The outputs (T, B, O) past a sequence's
+    length are zero, and its final state is the one at its last valid step.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def objection(
+        self, x: Tensor, operands: tuple[Tensor, ...], *, lengths: Tensor | None, tau: Tensor | None
+    ) -> str | None:
+        """Why this scan can't run on these arguments, as a sentence; None when it can."""
+        ...
+
+    def __call__(
+        self,
+        x: Tensor,
+        state: tuple[Tensor, ...],
+        operands: tuple[Tensor, ...],
+        *,
+        lengths: Tensor | None,
+        tau: Tensor | None,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]: ...
