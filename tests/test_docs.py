@@ -31,7 +31,8 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_the_example_of_a_new_network_runs_and_learns() -> None:
     code = blocks(ROOT / "docs" / "add-a-network.md", "python")[0]
-    head = "from typing import NamedTuple\nimport torch\nfrom torch import Tensor, nn\nfrom torch.nn.functional import linear\n"
+    head = "from typing import NamedTuple\nimport torch\nfrom torch import Tensor, nn\n"
+    head += "from torch.nn.functional import linear\n"
     names: dict[str, object] = {}
     exec(head + "from pendula.cells.base import Cell, Positive, uniform_\n" + code, names)
     from pendula.nets.recurrent import layer
