@@ -212,7 +212,7 @@ def test_help_fits_80_columns(
 
 
 def test_the_demo_trains_both_networks_and_draws_them(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--epochs", "1", "--out", "demo"]) == 0
+    assert main(["demo", "--epochs", "1", "--seeds", "1", "--out", "demo"]) == 0
     assert Path("demo/learning-curves.png").read_bytes()[:4] == b"\x89PNG"
     assert "6,954" in said(capsys)
     runs = sorted(p.parent.name for p in Path("demo").rglob("result.json"))

@@ -277,8 +277,8 @@ def _arguments(name: str, command: ArgumentParser) -> None:
         add("set", nargs="?", type=str, help="name of a set; for check also a file or folder of your own")
     if name == "demo":
         add("--out", type=str, default="runs/demo", help="folder of the runs, resumed if it has some")
-        add("--seeds", type=int, default=1, help="runs of each network on each data set")
-        add("--epochs", type=int, default=60, help="passes over the data")
+        add("--seeds", type=int, default=3, help="runs of each network on each data set")
+        add("--epochs", type=int, default=40, help="passes over the data")
 
 
 COMMANDS: dict[str, tuple[Callable[[Namespace], None], str]] = {
