@@ -34,7 +34,7 @@ class Digits(StoredTask):
         try:
             from sklearn.datasets import load_digits
         except ImportError as error:
-            raise DataError("digits come with scikit-learn: pip install 'pendula[train]'") from error
+            raise DataError(f"digits come with scikit-learn ({error}): pip install 'pendula[train]'") from error
         pixels, label = load_digits(return_X_y=True)
         x = torch.from_numpy(pixels / 16.0).float().unsqueeze(-1)
         if permuted:
