@@ -62,6 +62,25 @@ def test_a_run_never_goes_into_a_folder_with_something_in_it(capsys: pytest.Capt
     assert [p.name for p in Path("run").iterdir()] == ["thesis.txt"]
 
 
+def test_resuming_takes_no_other_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--resume", "run", "--train.epochs", "50"]) == 2
+    assert "--resume goes on with the settings of the run: leave --train out" in said(capsys)
+
+
+def test_the_demo_does_not_show_the_results_of_other_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--epochs", "1", "--out", "demo"]) == 0
+    assert main(["demo", "--epochs", "2", "--out", "demo"]) == 3
+    assert "holds a run with other settings" in said(capsys)
+
+
+@pytest.mark.parametrize("name", ["config.json", "result.json"])
+def test_a_damaged_run_folder_is_explained(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *SMALL, "--out", "run"]) == 0
+    (Path("run") / name).write_text("{")
+    assert main(["train", "--resume", "run"]) == 3
+    assert f"{Path('run') / name} is damaged" in said(capsys)
+
+
 def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pendula", "train", *SMALL, "--train.epochs", "400", "--out", "run"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
@@ -96,9 +115,49 @@ def test_own_csv_files_are_trained_on_and_predicted(capsys: pytest.CaptureFixtur
     import pyarrow.parquet
 
     assert pyarrow.parquet.read_table("out.parquet").column("prediction").to_pylist() == [r["prediction"] for r in rows]
+    capsys.readouterr()
     assert main(["evaluate", "run", "--data", "mine.csv"]) == 0
+    shown = said(capsys)
+    assert "sequences │ 24" in shown
+    assert "accuracy │ 1 " in shown
     assert main(["data", "check", "mine.csv"]) == 0
     assert "irregular" in said(capsys)
+
+
+def test_evaluating_on_files_reads_them_as_in_training(capsys: pytest.CaptureFixture[str]) -> None:
+    write_series(Path("mine.csv"))
+    words = ["--task.name", "files", "--task.options.path", "mine.csv", "--model.hidden_size", "8", "--out", "run"]
+    assert main(["train", *words, "--train.epochs", "3", "--train.accelerator", "cpu"]) == 0
+    with open("mine.csv") as file:
+        rows = list(csv.DictReader(file))
+    # ten times slower, and with the columns in another order
+    with open("slow.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, ["label", "height", "time", "id"])
+        writer.writeheader()
+        writer.writerows({**row, "time": 10 * float(row["time"])} for row in rows)
+    losses = []
+    for name in ("mine.csv", "slow.csv"):
+        capsys.readouterr()
+        assert main(["evaluate", "run", "--data", name]) == 0
+        losses.append(said(capsys).split("loss │ ")[1].split()[0])
+    assert losses[0] != losses[1]
+    with open("odd.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, ["id", "time", "height", "label"])
+        writer.writeheader()
+        writer.writerows({**row, "label": "sideways"} for row in rows)
+    assert main(["evaluate", "run", "--data", "odd.csv"]) == 3
+    assert "has the class 'sideways'; the model knows down, up" in said(capsys)
+
+
+def test_missing_values_are_reported_before_training(capsys: pytest.CaptureFixture[str]) -> None:
+    write_series(Path("mine.csv"))
+    text = Path("mine.csv").read_text().splitlines()
+    cells = text[3].split(",")
+    text[3] = ",".join([*cells[:2], "", cells[3]])
+    Path("mine.csv").write_text("\n".join(text))
+    words = ["--task.name", "files", "--task.options.path", "mine.csv", "--model.hidden_size", "4", "--out", "run"]
+    assert main(["train", *words, "--train.epochs", "1", "--train.accelerator", "cpu"]) == 0
+    assert "missing: 1" in said(capsys)
 
 
 def test_a_network_without_a_time_step_refuses_irregular_series_before_the_run_starts(
@@ -152,6 +211,15 @@ def test_wrong_words_exit_with_2_and_help(words: list[str], needed: str, capsys:
         (["evaluate", "nowhere"], 3, "nowhere is not a run"),
         (["predict", "nowhere"], 3, "nowhere is not a run"),
         (["data", "get"], 2, "data get needs a set"),
+        (["data", "check", "nothing.csv"], 3, "nothing.csv"),
+        (["train", "--task.name", "files"], 2, "needs --task.options.path"),
+        (["train", "--task.options.permuted", "7"], 2, "must be a bool"),
+        (["train", "--train.epochs", "0"], 2, "epochs must be a whole number"),
+        (["train", "--train.seed", "-1"], 2, "seed must be a whole number"),
+        (["demo", "--seeds", "0"], 2, "seeds must be a whole number"),
+        (["train", *SMALL, "--out", "/dev/null/run"], 3, "/dev/null"),
+        (["train", "--model.network", "LSTM", "--model.physics.dt", "1"], 2, "it has none"),
+        (["train", "--model.physics.learnable", "dt"], 2, "learnable must be a list"),
         (["data", "check", "mnits"], 3, "did you mean 'mnist'?"),
     ],
 )
@@ -167,7 +235,9 @@ def test_wrong_values_are_explained_in_one_line(
 def test_a_diverging_run_exits_with_4(capsys: pytest.CaptureFixture[str]) -> None:
     words = [*SMALL, "--train.learning_rate", "1e38", "--train.optimiser", "sgd", "--out", "run"]
     assert main(["train", *words]) == 4
-    assert "the gradient is not finite at step" in said(capsys)
+    text = said(capsys)
+    assert "no finite gradient or loss at step" in text
+    assert "No epoch had ended" in text
 
 
 @pytest.mark.parametrize("ending", ["toml", "yaml", "json"])
@@ -212,8 +282,8 @@ def test_help_fits_80_columns(
 
 
 def test_the_demo_trains_both_networks_and_draws_them(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--epochs", "1", "--seeds", "1", "--out", "demo"]) == 0
+    assert main(["demo", "--epochs", "1", "--out", "demo"]) == 0
     assert Path("demo/learning-curves.png").read_bytes()[:4] == b"\x89PNG"
-    assert "6,954" in said(capsys)
+    assert "27,370" in said(capsys)
     runs = sorted(p.parent.name for p in Path("demo").rglob("result.json"))
     assert runs == ["cornn-seed0"] * 2 + ["lstm-seed0"] * 2

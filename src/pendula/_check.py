@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -27,9 +28,9 @@ class StabilityWarning(UserWarning):
 
 
 def positive_int(name: str, value: object, *, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
         raise ValueError(f"{name} must be a whole number, at least {least}, got {value!r}")
-    return value
+    return int(value)
 
 
 def probability(name: str, value: float) -> float:
@@ -134,7 +135,8 @@ def positive_timespans(spans: Tensor, valid: Tensor | None) -> None:
 def known_keys(where: str, given: Iterable[str], known: Sequence[str]) -> None:
     for key in given:
         if key not in known:
-            raise ValueError(f"{where} has no {key!r}{did_you_mean(key, known)}; it has: {', '.join(known)}")
+            has = f"it has: {', '.join(known)}" if known else "it has none"
+            raise ValueError(f"{where} has no {key!r}{did_you_mean(key, known)}; {has}")
 
 
 def finite_number(name: str, value: float) -> float:

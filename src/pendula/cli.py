@@ -13,6 +13,7 @@ import sys
 import textwrap
 import tomllib
 import traceback
+import warnings
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -29,7 +30,7 @@ except ImportError as error:
 
 import pendula
 from pendula._check import BackendError, DataError
-from pendula.experiment import CONFIG_FILE, Experiment, ModelChoice, TaskChoice, open_run, run
+from pendula.experiment import Experiment, ModelChoice, TaskChoice, open_run, read_config, run
 from pendula.learn.training import Diverged, Training
 
 WRONG, DATA, DIVERGED, INTERRUPTED = 2, 3, 4, 130
@@ -49,16 +50,26 @@ def train(args: Namespace) -> None:
 
     if args.resume is not None:
         folder = Path(args.resume)
-        experiment, _ = _read_config(folder)
+        given = {"task": args.task, "model": args.model, "train": args.train, "out": args.out}
+        plain = {"task": TaskChoice(), "model": ModelChoice(), "train": Training(), "out": None}
+        if given != plain:
+            words = ", ".join(f"--{name}" for name in plain if given[name] != plain[name])
+            raise ValueError(f"--resume goes on with the settings of the run: leave {words} out, or start a new run")
+        experiment, _ = read_config(folder)
     else:
         experiment = Experiment(args.task, args.model, args.train)
         name = f"{args.task.name}-{args.model.network}-seed{args.train.seed}".lower()
         folder = Path(args.out or f"runs/{name}")
     if "path" in experiment.task.options:
         # the run must find its data again from wherever it is resumed
-        experiment.task.options["path"] = str(Path(experiment.task.options["path"]).resolve())
+        path = Path(str(experiment.task.options["path"])).expanduser()
+        experiment.task.options["path"] = str(path.resolve())
+
+    def note(words: str) -> None:
+        console.print(f"- {words}", soft_wrap=True, highlight=False)
+
     with progress(console, f"{experiment.model.network} on {experiment.task.name}", experiment.train.epochs) as report:
-        result = run(experiment, folder, resume=args.resume is not None, report=report)
+        result = run(experiment, folder, resume=args.resume is not None, report=report, say=note)
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:
         console.print(result_table(result))
         console.print(f"model: {folder / 'best'}", soft_wrap=True)
@@ -67,20 +78,18 @@ def train(args: Namespace) -> None:
 def evaluate(args: Namespace) -> None:
     from pendula.learn.fit import evaluate as measure
     from pendula.report import simple_table
+    from pendula.tasks.files import Labelled
 
-    experiment, _, model = open_run(Path(args.run))
-    choice = experiment.task
-    if args.data is not None:
-        choice = TaskChoice("files", {**_files_options(choice), "path": args.data})
-    task = choice.build()
-    if task.input_size != model.spec.input_size or task.labels != model.spec.labels:
-        raise DataError(
-            f"{args.data or choice.name} has {task.input_size} channels and the classes {task.labels}; the model "
-            f"was trained on {model.spec.input_size} and {model.spec.labels}"
-        )
+    experiment, facts, model = open_run(Path(args.run))
+    of = f"{args.part} part of {experiment.task.name}"
+    if args.data is None:
+        task = experiment.task.build()
+    else:
+        task = Labelled(Path(args.data), _described(args.run, facts), model.spec.labels, args.part)
+        of = args.data
     rows = [(name, f"{value:.6g}") for name, value in measure(model, task, args.part).items()]
     rows.append(("sequences", str(task.size(args.part))))
-    console.print(simple_table(f"{args.run} on the {args.part} part of {choice.name}", ("metric", "value"), rows))
+    console.print(simple_table(f"{args.run} on {of}", ("metric", "value"), rows))
 
 
 def predict(args: Namespace) -> None:
@@ -91,9 +100,7 @@ def predict(args: Namespace) -> None:
 
     experiment, facts, model = open_run(Path(args.run))
     if args.data is not None:
-        if facts["files"] is None:
-            raise DataError(f"{args.run} was trained on {experiment.task.name}, not on files: leave --data out")
-        sequences = read_unlabelled(Path(args.data), facts["files"])
+        sequences = read_unlabelled(Path(args.data), _described(args.run, facts))
     else:
         task = experiment.task.build()
         if not isinstance(task, StoredTask):
@@ -162,7 +169,7 @@ def data(args: Namespace) -> None:
         for path in store.get(args.set, progress=console.is_terminal):
             console.print(str(path), soft_wrap=True)
         return
-    if args.set not in store.SOURCES and Path(args.set).exists():
+    if args.set not in store.SOURCES and (Path(args.set).exists() or Path(args.set).suffix):
         for note in Files(args.set).notes:
             console.print(f"- {note}", soft_wrap=True)
         return
@@ -183,18 +190,11 @@ def _size(size: int | None) -> str:
     return "" if size is None else f"{size / 1e6:.1f} MB"
 
 
-def _files_options(choice: TaskChoice) -> dict[str, Any]:
-    return dict(choice.options) if choice.name == "files" else {}
-
-
-def _read_config(folder: Path) -> tuple[Experiment, dict[str, Any]]:
-    import json
-
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise DataError(f"{folder} is not a run: it has no {CONFIG_FILE}; start one with --out {folder}")
-    facts = json.loads(path.read_text())
-    return Experiment.from_dict(facts["experiment"]), facts
+def _described(run_folder: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """How the run read its files, to read others the same way."""
+    if facts["files"] is None:
+        raise DataError(f"{run_folder} was trained on {facts['name']}, not on files: leave --data out")
+    return dict(facts["files"])
 
 
 def _load_text(text: str) -> Any:
@@ -202,8 +202,12 @@ def _load_text(text: str) -> Any:
     if "\n" in text and not text.lstrip().startswith("{"):
         try:
             return tomllib.loads(text)
-        except tomllib.TOMLDecodeError:
-            pass
+        except tomllib.TOMLDecodeError as error:
+            try:
+                return yaml.safe_load(text)
+            except yaml.YAMLError as other:
+                said = " ".join(str(other).split())
+                raise yaml.YAMLError(f"neither TOML ({error}) nor YAML ({said})") from other
     return yaml.safe_load(text)
 
 
@@ -277,7 +281,7 @@ def _arguments(name: str, command: ArgumentParser) -> None:
         add("set", nargs="?", type=str, help="name of a set; for check also a file or folder of your own")
     if name == "demo":
         add("--out", type=str, default="runs/demo", help="folder of the runs, resumed if it has some")
-        add("--seeds", type=int, default=3, help="runs of each network on each data set")
+        add("--seeds", type=int, default=1, help="runs of each network on each data set")
         add("--epochs", type=int, default=40, help="passes over the data")
 
 
@@ -293,23 +297,30 @@ COMMANDS: dict[str, tuple[Callable[[Namespace], None], str]] = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    made = parser()
-    args = made.instantiate(made.parse_args(arguments))
-    command, _ = COMMANDS[args.command]
+    warnings.showwarning = _warn
     try:
+        made = parser()
+        args = made.instantiate(made.parse_args(arguments))
+        command, _ = COMMANDS[args.command]
         command(args[args.command])
     except KeyboardInterrupt as stop:
         return _say(str(stop) or "interrupted", INTERRUPTED)
-    except (DataError, FileExistsError) as error:
+    except DataError as error:
         return _say(str(error), DATA)
+    except OSError as error:
+        return _say(f"{error.filename or 'a file'}: {error.strerror or error}", DATA)
     except (ValueError, TypeError, BackendError) as error:
         # a complaint of ours is about what the user gave; anything else is a defect and keeps its traceback
-        if "pendula" not in Path(traceback.extract_tb(error.__traceback__)[-1].filename).parts:
+        if Path(pendula.__file__).parent not in Path(traceback.extract_tb(error.__traceback__)[-1].filename).parents:
             raise
         return _say(str(error), WRONG)
     except Diverged as error:
         return _say(str(error), DIVERGED)
     return 0
+
+
+def _warn(message: Warning | str, category: type[Warning], *place: Any, **words: Any) -> None:
+    _say(f"warning: {message}", 0)
 
 
 def _say(words: str, code: int) -> int:

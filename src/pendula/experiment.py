@@ -8,7 +8,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,23 @@ class TaskChoice:
     def build(self) -> Task:
         """Read or set up the data. Errors: ValueError for unknown names, DataError for missing files."""
         task = TASKS[one_of("task.name", self.name, TASKS)]
-        known_keys(f"task {self.name}", self.options, list(inspect.signature(task).parameters))
-        try:
-            return task(**self.options)
-        except TypeError as error:
-            raise ValueError(f"task.options of {self.name}: {error}") from error
+        arguments = inspect.signature(task).parameters
+        known_keys(f"task {self.name}", self.options, list(arguments))
+        for name, argument in arguments.items():
+            if argument.default is argument.empty and name not in self.options:
+                raise ValueError(f"task {self.name} needs --task.options.{name}")
+        return task(**{name: _option(self.name, arguments[name], value) for name, value in self.options.items()})
+
+
+def _option(task: str, argument: inspect.Parameter, value: Any) -> Any:
+    """An option in the type of its argument: a path called 2024 is a word, however the config file read it."""
+    kinds = {"str": (str, int, float), "int": (int,), "bool": (bool,), "float": (float, int)}
+    fitting = kinds.get(str(argument.annotation))
+    if fitting is None:
+        return value
+    if not isinstance(value, fitting) or (isinstance(value, bool) and argument.annotation != "bool"):
+        raise ValueError(f"task.options.{argument.name} of {task} must be a {argument.annotation}, got {value!r}")
+    return str(value) if argument.annotation == "str" else value
 
 
 @dataclass(frozen=True)
@@ -120,7 +132,14 @@ class Experiment:
         return cls(**made)
 
 
-def run(experiment: Experiment, folder: Path, *, resume: bool = False, report: Any = None) -> dict[str, Any]:
+def run(
+    experiment: Experiment,
+    folder: Path,
+    *,
+    resume: bool = False,
+    report: Any = None,
+    say: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
     """Train, evaluate on the test part with the best weights, and write everything to a folder.
 
     The folder gets what `pendula.learn.fit` writes, ``config.json`` and, at the end, ``result.json``, which is also
@@ -131,21 +150,30 @@ def run(experiment: Experiment, folder: Path, *, resume: bool = False, report: A
         folder: new, unless `resume` is set.
         resume: go on where the folder's run was stopped.
         report: see `pendula.learn.fit.fit`.
+        say: is told what the task's reader noticed (missing values, irregular times), a sentence each.
+
+    Errors: DataError when the folder is not empty, or holds a run with other settings; those of the task and of
+    `fit`.
     """
     # these need the [train] extra
     from pendula.learn.fit import evaluate, fit, make_fabric
 
-    if resume and (folder / RESULT_FILE).exists():
-        result: dict[str, Any] = json.loads((folder / RESULT_FILE).read_text())
-        return result
+    if resume and (folder / CONFIG_FILE).exists():
+        before, _ = read_config(folder)
+        if before != experiment:
+            raise DataError(f"{folder} holds a run with other settings: give another folder, or resume it with its own")
+        if (folder / RESULT_FILE).exists():
+            finished: dict[str, Any] = _json(folder / RESULT_FILE)
+            return finished
     task = experiment.task.build()
     spec = experiment.model.spec(task)
     fabric = make_fabric(experiment.train)
-    if fabric.is_global_zero and not resume and folder.exists() and any(folder.iterdir()):
+    # the first process looks, and all of them hear it: none is left waiting for one that gave up
+    occupied = fabric.is_global_zero and not resume and folder.exists() and any(folder.iterdir())
+    if fabric.broadcast(occupied):
         raise DataError(f"{folder} is not empty: give another --out, or go on with --resume {folder}")
-    fabric.barrier()
     torch.manual_seed(experiment.train.seed)
-    model = Model(spec)
+    model = Model(spec, dtype=torch.float64 if experiment.train.precision == "64-true" else None)
     if task.standardise:
         model.set_standard(*task.statistics())
     parameters = model.parameter_count
@@ -153,6 +181,8 @@ def run(experiment: Experiment, folder: Path, *, resume: bool = False, report: A
         folder.mkdir(parents=True, exist_ok=True)
         facts = {"experiment": experiment.to_dict(), "task": describe(task)}
         write_whole(folder / CONFIG_FILE, (json.dumps(facts, indent=2) + "\n").encode())
+        for note in task.notes if say else ():
+            say(note)  # type: ignore[misc]
     fabric.barrier()
     fitted = fit(model, task, experiment.train, folder, resume=resume, report=report, fabric=fabric)
     result = {
@@ -189,16 +219,28 @@ def describe(task: Task) -> dict[str, Any]:
 def open_run(folder: Path) -> tuple[Experiment, dict[str, Any], Model]:
     """The experiment, the description of its task and the best model of a run folder (or of its best/ or last/)."""
     home, which = (folder.parent, folder.name) if folder.name in ("best", "last") else (folder, "best")
-    if not (home / CONFIG_FILE).is_file():
-        raise DataError(f"{folder} is not a run: it has no {CONFIG_FILE}; give the folder that `pendula train` wrote")
-    try:
-        facts = json.loads((home / CONFIG_FILE).read_text())
-        experiment = Experiment.from_dict(facts["experiment"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{home / CONFIG_FILE} is damaged: {error}") from error
+    experiment, task = read_config(home)
     if not (home / which).is_dir():
         raise DataError(f"{home} has no {which} model yet: its first epoch has not ended; go on with --resume {home}")
-    return experiment, facts["task"], load(home / which)
+    return experiment, task, load(home / which)
+
+
+def read_config(folder: Path) -> tuple[Experiment, dict[str, Any]]:
+    """The experiment of a run folder, and the description of its task."""
+    if not (folder / CONFIG_FILE).is_file():
+        raise DataError(f"{folder} is not a run: it has no {CONFIG_FILE}; give the folder that `pendula train` wrote")
+    facts = _json(folder / CONFIG_FILE)
+    try:
+        return Experiment.from_dict(facts["experiment"]), dict(facts["task"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder / CONFIG_FILE} is damaged: {error}") from error
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}; restore it, or start another run") from error
 
 
 def circumstances() -> dict[str, Any]:

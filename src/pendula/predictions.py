@@ -73,7 +73,11 @@ def write(table: pyarrow.Table, path: Path, *, overwrite: bool = False) -> None:
         raise DataError(f"{path} must end in {' or '.join(WRITERS)}")
     if path.exists() and not overwrite:
         raise DataError(f"{path} exists: give another --out, or --overwrite true")
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    writer(table, str(part))
-    part.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writer(table, str(part))
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise DataError(f"{path} could not be written ({error.strerror or error})") from error

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pendula import DataError, load
+from pendula import DataError, Model, ModelSpec, Node, load
 from pendula.learn import BPTT
 from pendula.learn.fit import Diverged, evaluate, fit
 from pendula.learn.training import Training
@@ -167,6 +167,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
         [*command, str(TOY), str(both), "sgd"], capture_output=True, text=True, timeout=240, env=environment
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "batch" in done.stdout
     one, two = weights(alone / "last"), weights(both / "last")
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-10, atol=1e-12)
@@ -192,9 +193,10 @@ def test_patience_ends_a_run_that_no_longer_improves(tmp_path: Path) -> None:
 
 def test_the_best_model_is_the_one_with_the_best_validation_metric(tmp_path: Path) -> None:
     fitted = fit(model(), SignOfSum(), TRAINING, tmp_path)
-    accuracies = [line["validation_accuracy"] for line in fitted.history]
-    assert fitted.best == max(accuracies)
-    assert fitted.best_epoch == accuracies.index(max(accuracies)) + 1
+    ranks = [(line["validation_accuracy"], -line["validation_loss"]) for line in fitted.history]
+    assert fitted.best == max(ranks)[0]
+    # of epochs with the same accuracy, the one with the smallest loss
+    assert fitted.best_epoch == ranks.index(max(ranks)) + 1
     assert evaluate(load(tmp_path / "best"), SignOfSum(), "validation")["accuracy"] == fitted.best
 
 
@@ -207,6 +209,19 @@ def test_truncated_training_carries_the_state_and_resumes_exactly(tmp_path: Path
     process.wait()
     assert start(tmp_path / "cut", "steps", "resume").wait(120) == 0
     assert same(weights(tmp_path / "cut" / "last"), weights(tmp_path / "whole" / "last"))
+
+
+def test_truncated_training_is_refused_for_two_directions(tmp_path: Path) -> None:
+    net = Model(ModelSpec(2, 2, (Node("CoRNN", 4, bidirectional=True),), pool="steps"))
+    with pytest.raises(ValueError, match="can't be used with bidirectional=True"):
+        fit(net, SignOfSum(per_step=True), replace(TRAINING, window=3), tmp_path)
+
+
+def test_resuming_on_other_data_is_refused(whole: Path) -> None:
+    task = SignOfSum()
+    task.parts["train"].flat[0, 0] += 1
+    with pytest.raises(DataError, match="was started with other settings"):
+        fit(model(), task, TRAINING, whole, resume=True)
 
 
 def test_truncated_training_is_refused_without_a_target_per_step(tmp_path: Path) -> None:

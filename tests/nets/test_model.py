@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from pendula import BackendError, Model, ModelSpec, Node, ShapeError
-from pendula.nets.model import valid_mask
 from tests import tolerance
 
 NETWORKS = pytest.mark.parametrize("network", ["CoRNN", "GRU", "LSTM"])
@@ -119,14 +118,6 @@ def test_every_parameter_gets_a_gradient(pool: str) -> None:
     built = model(pool=pool, bidirectional=True)
     built(sequences(), lengths=LENGTHS)[0].square().sum().backward()
     assert [name for name, p in built.named_parameters() if p.grad is None or not bool(p.grad.any())] == []
-
-
-def test_the_mask_counts_the_valid_steps() -> None:
-    assert valid_mask(torch.tensor(LENGTHS), sequences()).sum(0).tolist() == LENGTHS
-
-
-def test_without_lengths_the_mask_counts_all_steps() -> None:
-    assert valid_mask(None, sequences()).sum(0).tolist() == [6, 6, 6]
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,8 @@ class CoRNNCell(Cell):
         super().__init__(input_size, hidden_size)
         self.variant = one_of("variant", variant, VARIANTS)
         self.init = one_of("init", init, INITS)
+        if isinstance(learnable, str):
+            raise ValueError(f"learnable must be a list of names, such as [{learnable!r}], got {learnable!r}")
         known_keys("learnable", learnable, LEARNABLE)
         self.learnable = tuple(learnable)
         place = {"device": device, "dtype": dtype}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def make_fabric(training: Training) -> Fabric:
         num_nodes=nodes,
         strategy="auto" if processes * nodes == 1 else "ddp",
         # Fabric's 64-true rounds outputs to float32; the model itself is made float64 instead (in `fit`)
-        precision="32-true" if training.precision == "64-true" else training.precision,  # type: ignore[arg-type]
+        precision="32-true" if training.precision == "64-true" else training.precision,
     )
     fabric.launch()
     return fabric
@@ -88,7 +89,7 @@ def fit(
     """
     fabric = fabric or make_fabric(training)
     rule = rule or training.make_rule()
-    _refuse(task, training, fabric.world_size)
+    _refuse(model, task, training, fabric.world_size)
     folder.mkdir(parents=True, exist_ok=True)
     if not resume and (folder / RESUME_FILE).exists():
         raise DataError(f"{folder} holds a run: resume it, or give another folder")
@@ -101,6 +102,10 @@ def fit(
     stepper: Any = fabric.setup_optimizers(optimiser)
     at = read_resume(folder, plan, model, optimiser) if (folder / RESUME_FILE).exists() else Progress()
     _gather_loss(fabric, at, first=True)
+    if fabric.is_global_zero:
+        # what a killed process left half written
+        for part in (*folder.glob(".*.part"), *folder.glob("*/.*.part")):
+            part.unlink(missing_ok=True)
     record = Record(folder, at.history, tensorboard=training.tensorboard) if fabric.is_global_zero else None
     batches = task.steps("train", training.batch_size)
     metric, more_is_better = task.selects
@@ -122,12 +127,15 @@ def fit(
                 for group in optimiser.param_groups:
                     group["lr"] = training.rate(at.epoch, at.batch, batches)
                 carried = None
-                for piece, rows in rule.windows(batch.to(fabric.device, _dtype(model))):
+                batch = batch.to(fabric.device, _dtype(model))
+                if training.input_noise:
+                    batch = replace(batch, x=batch.x + training.input_noise * torch.randn_like(batch.x))
+                for piece, rows in rule.windows(batch):
                     stepper.zero_grad()
                     loss, carried = rule(module, piece, task.loss, fabric.backward, carry_on(carried, rows))
                     norm = nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm or torch.inf)
                     if not norm.isfinite():
-                        raise Diverged(_divergence(at, batches, loss, model, training))
+                        raise Diverged(_divergence(at, batches, float(loss), model, training, folder))
                     stepper.step()
                     weight = task.count(piece) if piece.share else 0
                     at.loss_sum, at.loss_count = at.loss_sum + float(loss) * weight, at.loss_count + weight
@@ -148,9 +156,13 @@ def fit(
             line = {"epoch": at.epoch + 1, "train_loss": at.loss_sum / max(at.loss_count, 1)}
             line |= {f"validation_{name}": value for name, value in values.items()}
             line |= {"learning_rate": training.rate(at.epoch, batches - 1, batches), "seconds": at.seconds}
-            better = at.best is None or (values[metric] > at.best if more_is_better else values[metric] < at.best)
+            if not math.isfinite(values["loss"]):
+                raise Diverged(_divergence(at, batches, values["loss"], model, training, folder))
+            # of two epochs that measure the same, the one with the smaller loss
+            rank = (values[metric] if more_is_better else -values[metric], -values["loss"])
+            better = at.best is None or rank > (at.best if more_is_better else -at.best, -at.best_loss)
             if better:
-                at.best, at.best_epoch = values[metric], at.epoch
+                at.best, at.best_loss, at.best_epoch = values[metric], values["loss"], at.epoch
             at.epoch, at.batch, at.loss_sum, at.loss_count = at.epoch + 1, 0, 0.0, 0.0
             at.history.append(line)
             if fabric.is_global_zero and record is not None:
@@ -183,10 +195,11 @@ def evaluate(model: nn.Module, task: Task, part: str, *, fabric: Fabric | None =
     model.eval()
     with torch.no_grad():
         for batch in task.batches(part, EVALUATION_BATCH, rank=rank, world=world):
+            placed = batch.to(parameter.device, parameter.dtype)
+            # a row that weighs nothing runs too: all processes must call the model equally often
+            output, _ = model(placed.x, lengths=placed.lengths, timespans=placed.timespans)
             if batch.share == 0:
                 continue
-            placed = batch.to(parameter.device, parameter.dtype)
-            output, _ = model(placed.x, lengths=placed.lengths, timespans=placed.timespans)
             measured = {name: float(value) for name, value in task.measures(output, placed).items()}
             for name, value in {**measured, "count": float(task.count(placed))}.items():
                 sums[name] = sums.get(name, 0.0) + value
@@ -201,11 +214,16 @@ def evaluate(model: nn.Module, task: Task, part: str, *, fabric: Fabric | None =
     return {name: value / count for name, value in sums.items()}
 
 
-def _refuse(task: Task, training: Training, world: int) -> None:
+def _refuse(model: Model, task: Task, training: Training, world: int) -> None:
     if training.window is not None and not task.per_step:
         raise ValueError(
             f"window={training.window} (truncated BPTT) needs a target at every step, and {task.name} has one per "
             "sequence: leave window out"
+        )
+    if training.window is not None and any(node.bidirectional for node in model.spec.nodes):
+        raise ValueError(
+            f"window={training.window} (truncated BPTT) can't be used with bidirectional=True: the backward direction "
+            "would start each window from the past; leave one of them out"
         )
     if training.window is not None and world > 1:
         raise ValueError("window (truncated BPTT) runs in one process: leave window out, or use devices=1")
@@ -214,7 +232,7 @@ def _refuse(task: Task, training: Training, world: int) -> None:
 def _plan(model: Model, task: Task, training: Training) -> str:
     """A digest of what decides the result, to refuse resuming something else."""
     decides = {k: v for k, v in asdict(training).items() if k not in ("save_every", "tensorboard")}
-    facts = {"model": model.spec.to_dict(), "task": task.name, "train": task.size("train"), "training": decides}
+    facts = {"model": model.spec.to_dict(), "task": task.name, "data": task.digest(), "training": decides}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -246,11 +264,12 @@ def _out_of_patience(at: Progress, training: Training) -> bool:
     return training.patience is not None and at.epoch - 1 - at.best_epoch >= training.patience and at.epoch > 0
 
 
-def _divergence(at: Progress, batches: int, loss: torch.Tensor, model: nn.Module, training: Training) -> str:
+def _divergence(at: Progress, batches: int, loss: float, model: nn.Module, training: Training, folder: Path) -> str:
     norms = ", ".join(f"{name} {float(p.detach().norm()):.3g}" for name, p in model.named_parameters())
+    kept = "The last good checkpoint is kept." if (folder / "last").is_dir() else "No epoch had ended."
     clip = "a lower learning_rate" if training.clip_norm else "a lower learning_rate, or clip_norm=1"
+    step = at.epoch * batches + at.batch + 1
     return (
-        f"the gradient is not finite at step {at.epoch * batches + at.batch + 1} (epoch {at.epoch + 1}, batch "
-        f"{at.batch + 1}); loss {float(loss):.4g}; parameter norms: {norms}. Try {clip}; for oscillators also a "
-        "smaller dt. The last good checkpoint is kept."
+        f"the training diverged: no finite gradient or loss at step {step} (epoch {at.epoch + 1}, batch {at.batch + 1}); "
+        f"loss {loss:.4g}; parameter norms: {norms}. Try {clip}; for oscillators also a smaller dt. {kept}"
     )

@@ -27,6 +27,7 @@ class Progress:
     epoch: int = 0
     batch: int = 0
     best: float | None = None
+    best_loss: float = 0.0
     best_epoch: int = -1
     loss_sum: float = 0.0
     loss_count: float = 0.0
@@ -71,7 +72,7 @@ class Record:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
                 raise DataError("tensorboard=true needs the package: pip install tensorboard") from error
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=len(history))
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=len(history) + 1)
 
     def add(self, line: dict[str, Any]) -> None:
         try:

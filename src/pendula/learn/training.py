@@ -45,14 +45,15 @@ class Training:
         drop_factor: what a drop multiplies the learning rate with.
         warmup_steps: optimiser steps over which the learning rate rises linearly from zero.
         clip_norm: largest norm of the whole gradient; larger ones are scaled down to it.
+        input_noise: standard deviation of the Gaussian noise added to the inputs (in their units) while training.
         rule: bptt, backpropagation through time.
         window: steps that the gradient runs through (truncated bptt); the whole sequence when null.
         patience: stop after this many epochs without a better validation metric; never when null.
         save_every: optimiser batches between two resume files inside an epoch; only at its end when null.
-        seed: draws the starting weights, the order of the data and the dropout.
+        seed: draws the starting weights, the order of the data, the dropout and the noise.
         accelerator: cpu, cuda, mps or auto (Lightning Fabric).
         devices: processes to start here (torchrun and fabric run set their own number).
-        precision: 32-true, 64-true, bf16-mixed or 16-mixed (Lightning Fabric).
+        precision: 32-true, 64-true or bf16-mixed (products in bfloat16, states in float32).
         tensorboard: also write TensorBoard files (needs the tensorboard package).
     """
 
@@ -67,14 +68,15 @@ class Training:
     drop_factor: float = 0.1
     warmup_steps: int = 0
     clip_norm: float | None = None
+    input_noise: float = 0.0
     rule: Literal["bptt"] = "bptt"
     window: int | None = None
     patience: int | None = None
     save_every: int | None = None
     seed: int = 0
-    accelerator: str = "auto"
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: int = 1
-    precision: str = "32-true"
+    precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true"
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
@@ -88,10 +90,18 @@ class Training:
         one_of("optimiser", self.optimiser, OPTIMISERS)
         one_of("schedule", self.schedule, SCHEDULES)
         one_of("rule", self.rule, ("bptt",))
+        one_of("accelerator", self.accelerator, ("auto", "cpu", "cuda", "mps"))
+        one_of("precision", self.precision, ("32-true", "64-true", "bf16-mixed"))
+        here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        if not here.get(self.accelerator, True):
+            raise ValueError(f"accelerator={self.accelerator!r} is not usable by this torch: use cpu or auto")
         for name in ("learning_rate", "drop_factor", "clip_norm"):
             value = getattr(self, name)
             if value is not None and finite_number(name, value) <= 0:
                 raise ValueError(f"{name} must be positive, got {value}")
+        for name in ("weight_decay", "momentum", "input_noise"):
+            if finite_number(name, getattr(self, name)) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         object.__setattr__(self, "drop_after", tuple(self.drop_after))
 
     def make_rule(self) -> LearningRule:

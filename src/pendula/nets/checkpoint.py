@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from pendula._check import DataError
+from pendula._check import DataError, StabilityWarning
 from pendula.nets.model import Model
 from pendula.nets.spec import ModelSpec
 
@@ -67,7 +68,10 @@ def load(path: str | os.PathLike[str], *, backend: str = "auto", device: Any = "
     types = {t.dtype for t in tensors.values() if t.is_floating_point()}
     if len(types) != 1:
         raise DataError(f"{folder / WEIGHTS_FILE} mixes floating types {sorted(map(str, types))}: save the model again")
-    model = Model(spec, backend=backend, device="meta", dtype=types.pop()).to_empty(device=device)
+    with warnings.catch_warnings():
+        # said when the model was made
+        warnings.simplefilter("ignore", StabilityWarning)
+        model = Model(spec, backend=backend, device="meta", dtype=types.pop()).to_empty(device=device)
     needed = {name: t.shape for name, t in model.state_dict().items()}
     if needed != {name: t.shape for name, t in tensors.items()}:
         raise DataError(
@@ -84,7 +88,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 def _replace(files: Mapping[Path, bytes]) -> None:
     """All files are written in full before the first takes its place: a full disk leaves the old ones together."""
-    parts = {path: path.with_name(f".{path.name}.part") for path in files}
+    parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in files}
     try:
         for path, data in files.items():
             with open(parts[path], "wb") as file:

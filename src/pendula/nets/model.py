@@ -12,7 +12,7 @@ from torch.nn.functional import linear
 from pendula import _check
 from pendula.cells import State
 from pendula.nets.recurrent import LAYERS, Recurrent
-from pendula.nets.scan import BACKENDS, valid_steps
+from pendula.nets.scan import BACKENDS
 from pendula.nets.spec import INPUT, ModelSpec
 
 
@@ -119,10 +119,3 @@ class Model(nn.Module):
 
 def _merge(sources: list[Tensor], how: str) -> Tensor:
     return torch.cat(sources, -1) if how == "concat" else torch.stack(sources).sum(0)
-
-
-def valid_mask(lengths: Tensor | None, like: Tensor) -> Tensor:
-    """(T, B) of the steps that count, for losses at every step."""
-    if lengths is None:
-        return torch.ones(like.shape[:2], dtype=torch.bool, device=like.device)
-    return valid_steps(lengths, like.shape[0])

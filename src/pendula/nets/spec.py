@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, cast
 
+import numpy
 import torch
 from torch import Tensor, nn
 
@@ -144,10 +145,12 @@ def _refuse_keys(where: str, data: Any, kind: type[Any]) -> None:
 
 def _plain(value: Any, layers: int) -> Any:
     """Tensors become lists: (N,) for every layer, so that a list always has one entry per layer."""
+    if isinstance(value, (numpy.ndarray, numpy.generic)):
+        value = torch.as_tensor(value)
     if isinstance(value, Tensor):
-        return float(value) if value.dim() == 0 else [value.detach().to(torch.float64).tolist()] * layers
+        return value.item() if value.dim() == 0 else [value.detach().to(torch.float64).tolist()] * layers
     if isinstance(value, (list, tuple)):
-        return [list(v) if isinstance(v, tuple) else v.tolist() if isinstance(v, Tensor) else v for v in value]
+        return [list(v) if isinstance(v, tuple) else v.tolist() if hasattr(v, "tolist") else v for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"physics must be finite, got {value}")
     return value

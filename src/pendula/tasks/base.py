@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -140,6 +141,11 @@ class Task(ABC):
         """Mean and scale (I,) of the training inputs; scale 1 where a feature is constant."""
         raise DataError(f"{self.name} has no statistics: its inputs are generated on a fixed scale")
 
+    def digest(self) -> str:
+        """A digest of the data, to refuse going on with other data: of a first batch where it is generated."""
+        batch = self.rows("train", torch.arange(min(8, self.size("train"))), 0, 0)
+        return _digest(batch.x, batch.y)
+
     def steps(self, part: str, batch_size: int) -> int:
         return -(-self.size(part) // batch_size)
 
@@ -235,6 +241,10 @@ class StoredTask(Task):
     def targets(self, part: str, index: Tensor) -> int:
         return int(self.part(part).lengths[index].sum()) if self.per_step else len(index)
 
+    def digest(self) -> str:
+        kept = [t for s in self.parts.values() for t in (s.flat, s.offsets, s.y, s.timespans) if t is not None]
+        return _digest(*kept)
+
     def statistics(self) -> tuple[Tensor, Tensor]:
         flat = self.part("train").flat.to(torch.float64)
         scale = flat.std(0, correction=0)
@@ -269,11 +279,20 @@ class GeneratedTask(Task):
         return len(index)
 
 
+def _digest(*tensors: Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def generator_for(*numbers: int) -> torch.Generator:
     """A random stream that depends on all the numbers and on nothing else."""
     import numpy
 
-    seed = numpy.random.SeedSequence(numbers).generate_state(2, numpy.uint32)
+    # the count is one of them: SeedSequence takes (3, 5) and (3, 5, 0) for the same
+    seed = numpy.random.SeedSequence((len(numbers), *numbers)).generate_state(2, numpy.uint32)
     return torch.Generator().manual_seed(int(seed[0]) << 31 | int(seed[1]) >> 1)
 
 

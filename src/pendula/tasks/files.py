@@ -109,12 +109,61 @@ def read_unlabelled(path: str | Path, description: Mapping[str, Any]) -> Sequenc
 
     Errors: DataError as for `Files`; also where time stamps are absent or spaced otherwise than in training.
     """
+    table, values, gaps = _as_in_training(path, description, labelled=False)
+    return _sequences(table, values, torch.zeros(len(table), dtype=torch.int64), gaps, description["median_gap"])
+
+
+class Labelled(StoredTask):
+    """Labelled series to measure a trained model on, read as its training data were.
+
+    Args:
+        path: a file or a folder.
+        description: what `Files.description` gave.
+        labels: the classes that the model knows; None where it predicts numbers.
+        part: where the data names parts, the one to take; all series otherwise.
+
+    Errors: DataError as for `read_unlabelled`; also for a class that the model does not know.
+    """
+
+    name: ClassVar[str] = "files"
+    summary: ClassVar[str] = "labelled series to measure a trained model on"
+
+    def __init__(
+        self, path: str | Path, description: Mapping[str, Any], labels: tuple[str, ...] | None, part: str = "test"
+    ) -> None:
+        table, values, gaps = _as_in_training(path, description, labelled=True)
+        self.labels, self.provenance = labels, f"your own data: {path}"
+        if labels is None:
+            self.target = "values"
+            y = torch.from_numpy(numbers(table.labels, str(path)).astype(numpy.float32))
+            self.output_size = y.shape[1]
+        else:
+            names = table.labels if isinstance(table.labels, tuple) else _names(table.labels)
+            unknown = sorted(set(names) - set(labels))
+            if unknown:
+                raise DataError(f"{path} has the class {unknown[0]!r}; the model knows {', '.join(labels)}")
+            y, self.output_size = torch.tensor([labels.index(name) for name in names]), len(labels)
+        whole = _sequences(table, values, y, gaps, description["median_gap"])
+        if table.parts is not None:
+            rows = torch.tensor([k for k, own in enumerate(table.parts) if own == part], dtype=torch.int64)
+            if not len(rows):
+                raise DataError(
+                    f"{path} has no series in the {part} part, it has {', '.join(sorted(set(table.parts)))}"
+                )
+            whole = whole.take(rows)
+        super().__init__({"train": whole, part: whole})
+
+
+def _as_in_training(
+    path: str | Path, description: Mapping[str, Any], *, labelled: bool
+) -> tuple[Table, Floats, Floats | None]:
+    """Series, their values without gaps, and the gaps in time."""
     needed = ("channels", "id", "time", "label", "subject", "part", "missing", "fill", "gap", "median_gap")
     absent = [key for key in needed if key not in description]
     if absent:
         raise DataError(f"the description of the training data lacks {', '.join(absent)}: train again to have it")
     columns = Columns(*(str(description[key]) for key in needed[1:6]))
-    table = read(Path(path).expanduser(), columns, labelled=False, channels=tuple(description["channels"]))
+    table = read(Path(path).expanduser(), columns, labelled=labelled, channels=tuple(description["channels"]))
     values, _ = filled(table, description["missing"], numpy.array(description["fill"], numpy.float64), path)
     gaps, gap, median_gap = gaps_of(table), description["gap"], description["median_gap"]
     if median_gap is not None and gaps is None:
@@ -122,7 +171,7 @@ def read_unlabelled(path: str | Path, description: Mapping[str, Any]) -> Sequenc
     if median_gap is None and gap is not None and gaps is not None and not even(table, gaps, gap):
         low, high = numpy.nanmin(gaps), numpy.nanmax(gaps)
         raise DataError(f"{path} has samples {low:g} to {high:g} apart, in training all were {gap:g} apart: resample")
-    return _sequences(table, values, torch.zeros(len(table), dtype=torch.int64), gaps, median_gap)
+    return table, values, gaps
 
 
 def _sequences(table: Table, values: Floats, y: Tensor, gaps: Floats | None, median_gap: float | None) -> Sequences:
@@ -138,12 +187,17 @@ def _targets(table: Table, target: str, path: str) -> tuple[numpy.ndarray[Any, A
     if isinstance(labels, numpy.ndarray):
         if labels.shape[1] != 1:
             raise DataError(f"{path} has {labels.shape[1]} numbers per series: a class is one; leave target='auto'")
-        labels = tuple(f"{value:.17g}" for value in labels[:, 0])
+        labels = _names(labels)
     found = sorted(set(labels or ()), key=_order)
     if len(found) < 2:
         raise DataError(f"{path} has one class only, {found[0]!r}: telling classes apart needs two")
     classes = table.classes or tuple(found)
     return numpy.array([classes.index(name) for name in labels or ()], numpy.int64), classes
+
+
+def _names(labels: Any) -> tuple[str, ...]:
+    """Numbers as names of classes."""
+    return tuple(f"{value:.17g}" for value in labels[:, 0])
 
 
 def _order(name: str) -> tuple[bool, float, str]:

@@ -121,6 +121,13 @@ def _npz(path: Path, labelled: bool) -> Table:
             f"{path} holds {', '.join(arrays) or 'nothing'}: needed are X and y (and lengths), X_train, y_train, "
             "X_test and y_test (and length_train, length_test), or flat, offsets and y"
         )
+    read_keys = {f"{key}{s}" for s in suffixes for key in ("X", "y", "length", "lengths", "subject")}
+    spare = sorted(set(arrays) - read_keys - {"flat", "offsets", "classes"})
+    if spare:
+        raise DataError(
+            f"{path} has arrays that are not read: {', '.join(spare)}; rename or drop them (parts are X_train, "
+            "X_validation and X_test, each with y_ and length_; time stamps need .csv, .parquet or .ts)"
+        )
     tables = []
     for suffix in suffixes:
         values, offsets = _npz_series(path, arrays, suffix)
