@@ -53,7 +53,9 @@ def make_fabric(training: Training) -> Fabric:
         # Fabric's 64-true rounds outputs to float32; the model itself is made float64 instead (in `fit`)
         precision="32-true" if training.precision == "64-true" else training.precision,
     )
-    fabric.launch()
+    # `fabric run` has launched it already, and says so
+    if os.environ.get("LT_CLI_USED", "0") == "0":
+        fabric.launch()
     return fabric
 
 
@@ -270,6 +272,7 @@ def _divergence(at: Progress, batches: int, loss: float, model: nn.Module, train
     clip = "a lower learning_rate" if training.clip_norm else "a lower learning_rate, or clip_norm=1"
     step = at.epoch * batches + at.batch + 1
     return (
-        f"the training diverged: no finite gradient or loss at step {step} (epoch {at.epoch + 1}, batch {at.batch + 1}); "
-        f"loss {loss:.4g}; parameter norms: {norms}. Try {clip}; for oscillators also a smaller dt. {kept}"
+        f"the training diverged: no finite gradient or loss at step {step} (epoch {at.epoch + 1}, "
+        f"batch {at.batch + 1}); loss {loss:.4g}; parameter norms: {norms}. Try {clip}; for oscillators also a "
+        f"smaller dt. {kept}"
     )
