@@ -26,7 +26,8 @@ def test_the_readme_shows_the_measured_accuracy_of_the_demo(network: str, part: 
 
 def test_the_readme_shows_the_measured_accuracy_on_har2() -> None:
     (run,) = runs("har2/*.json")
-    row = f"| HAR-2, {run['epochs']} of 250 epochs | `CoRNN` | {run['parameters']:,} | {run['test']['accuracy']:.3f} (1 seed) |"
+    accuracy = f"{run['test']['accuracy']:.3f} (1 seed)"
+    row = f"| HAR-2, {run['epochs']} of 250 epochs | `CoRNN` | {run['parameters']:,} | {accuracy} |"
     assert row in README
     assert run["validation"] > 0.95
 
