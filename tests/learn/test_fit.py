@@ -236,6 +236,17 @@ def test_evaluation_does_not_depend_on_the_batches(monkeypatch: pytest.MonkeyPat
     assert evaluate(net, task, "test") == pytest.approx(whole, rel=1e-5)
 
 
+def test_training_puts_the_treatment_of_denormals_back_also_when_it_fails(tmp_path: Path) -> None:
+    half = torch.tensor([torch.finfo(torch.float32).tiny])
+    torch.set_flush_denormal(False)
+    try:
+        with pytest.raises(Diverged):
+            fit(model(), SignOfSum(), replace(TRAINING, learning_rate=1e38, optimiser="sgd", clip_norm=None), tmp_path)
+        assert (half * 0.5).item() > 0
+    finally:
+        torch.set_flush_denormal(True)
+
+
 def test_tensorboard_files_are_written_on_request(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="the tensorboard extra is not installed")
     fit(model(), SignOfSum(), replace(TRAINING, epochs=1, tensorboard=True), tmp_path)

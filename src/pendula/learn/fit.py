@@ -7,7 +7,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -111,8 +112,7 @@ def fit(
     record = Record(folder, at.history, tensorboard=training.tensorboard) if fabric.is_global_zero else None
     batches = task.steps("train", training.batch_size)
     metric, more_is_better = task.selects
-    flush = fabric.device.type == "cpu" and torch.set_flush_denormal(True)
-    with asked_to_stop() as stop:
+    with asked_to_stop() as stop, denormals_flushed(fabric.device):
         while at.epoch < training.epochs and not _out_of_patience(at, training):
             began = time.perf_counter()
             module.train()
@@ -176,8 +176,6 @@ def fit(
                 record.add(line)
                 if report is not None:
                     report(at, batches, line["train_loss"])
-    if flush:
-        torch.set_flush_denormal(False)
     if record is not None:
         record.close()
     fabric.barrier()
@@ -186,6 +184,20 @@ def fit(
     best = load(folder / "best", device=fabric.device)
     assert at.best is not None
     return Fitted(best, at.best_epoch + 1, at.best, at.history, at.seconds)
+
+
+@contextmanager
+def denormals_flushed(device: torch.device) -> Iterator[None]:
+    """Vanishing gradients become zero instead of denormals, with which a CPU is up to 18 times slower."""
+    # the setting can't be asked for: see what becomes of half the smallest normal number
+    tiny = torch.tensor([torch.finfo(torch.float32).tiny])
+    already = bool((tiny * 0.5 == 0).item())
+    if device.type == "cpu":
+        torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(already)
 
 
 def evaluate(model: nn.Module, task: Task, part: str, *, fabric: Fabric | None = None) -> dict[str, float]:
