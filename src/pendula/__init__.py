@@ -7,6 +7,7 @@ from pendula.nets import LAYERS, Model, ModelSpec, Node, Recurrent, load, save, 
 from pendula.nets.convert import model_from_authors
 
 CoRNN = LAYERS["CoRNN"]
+UnICORNN = LAYERS["UnICORNN"]
 LSTM = LAYERS["LSTM"]
 GRU = LAYERS["GRU"]
 
@@ -28,6 +29,7 @@ __all__ = [
     "Recurrent",
     "ShapeError",
     "StabilityWarning",
+    "UnICORNN",
     "load",
     "model_from_authors",
     "save",

@@ -52,8 +52,8 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
-def per_unit(name: str, value: object, units: int) -> Tensor:
-    """A positive number, or one for each unit, as a float64 tensor of shape () or (units,)."""
+def per_unit(name: str, value: object, units: int, *, zero: bool = False) -> Tensor:
+    """A positive number (or zero if allowed), or one for each unit, as a float64 tensor of shape () or (units,)."""
     try:
         values = torch.as_tensor(value, dtype=torch.float64).detach().clone()
     except (TypeError, ValueError, RuntimeError) as error:
@@ -62,8 +62,10 @@ def per_unit(name: str, value: object, units: int) -> Tensor:
         raise ShapeError(
             f"{name} must be one number or one per unit, shape () or ({units},), got shape {tuple(values.shape)}"
         )
-    if values.device.type != "meta" and not bool(((values > 0) & torch.isfinite(values)).all()):
-        raise ValueError(f"{name} must be positive and finite, got {value!r}")
+    if values.device.type != "meta" and not bool(
+        ((values >= 0 if zero else values > 0) & torch.isfinite(values)).all()
+    ):
+        raise ValueError(f"{name} must be {'at least 0' if zero else 'positive'} and finite, got {value!r}")
     return values
 
 

@@ -35,6 +35,11 @@ class TestCoRNNPerUnitLearned(LayerContract):
     }
 
 
+class TestUnICORNN(LayerContract):
+    network = "UnICORNN"
+    physics: ClassVar = {"dt": 0.6, "alpha": 1.5}
+
+
 class TorchTwin(LayerContract):
     """A network that PyTorch has too."""
 

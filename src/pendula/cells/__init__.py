@@ -3,6 +3,7 @@
 from pendula.cells.base import Cell, State
 from pendula.cells.cornn import CoRNNCell
 from pendula.cells.gated import GRUCell, LSTMCell
+from pendula.cells.unicornn import UnICORNNCell
 
 CELLS: dict[str, type[Cell]] = {
     name.removesuffix("Cell"): value
@@ -10,4 +11,4 @@ CELLS: dict[str, type[Cell]] = {
     if isinstance(value, type) and issubclass(value, Cell) and value is not Cell
 }
 
-__all__ = ["CELLS", "Cell", "CoRNNCell", "GRUCell", "LSTMCell", "State"]
+__all__ = ["CELLS", "Cell", "CoRNNCell", "GRUCell", "LSTMCell", "State", "UnICORNNCell"]
