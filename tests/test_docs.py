@@ -35,7 +35,7 @@ def test_the_example_of_a_new_network_runs_and_learns() -> None:
     head += "from torch.nn.functional import linear\n"
     names: dict[str, object] = {}
     exec(head + "from pendula.cells.base import Cell, Positive, uniform_\n" + code, names)
-    from pendula.nets.recurrent import layer
+    from pendula.nets.layers import layer
 
     leaky = layer(names["LeakyCell"])(3, 5, num_layers=2, bidirectional=True, dt=0.2).double()  # type: ignore[arg-type]
     x = torch.randn(4, 2, 3, dtype=torch.float64, requires_grad=True)

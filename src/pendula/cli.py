@@ -6,26 +6,22 @@ resumable); 1 a defect of pendula, with a traceback.
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
 import sys
-import textwrap
-import tomllib
 import traceback
 import warnings
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 try:
-    import jsonargparse
     import rich.console
-    import yaml
-    from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_loader
+    from jsonargparse import Namespace
+
+    from pendula.words import parser
 except ImportError as error:
+    if (error.name or "").startswith("pendula"):
+        raise
     sys.exit(f"the command line needs more packages ({error.name} is missing): pip install 'pendula[train]'")
 
 import pendula
@@ -34,13 +30,6 @@ from pendula.experiment import Experiment, ModelChoice, TaskChoice, open_run, re
 from pendula.learn.training import Diverged, Training
 
 WRONG, DATA, DIVERGED, INTERRUPTED = 2, 3, 4, 130
-EXAMPLES = """examples:
-  pendula train --task.name digits --model.network CoRNN --out runs/digits
-  pendula train --task.name har2 --model.physics.dt 0.1 --train.epochs 20
-  pendula train --config har2.toml --train.seed 1
-  pendula train --resume runs/digits
-  pendula predict runs/digits --out predictions.csv
-"""
 
 console = rich.console.Console()
 
@@ -197,101 +186,13 @@ def _described(run_folder: str, facts: dict[str, Any]) -> dict[str, Any]:
     return dict(facts["files"])
 
 
-def _load_text(text: str) -> Any:
-    """TOML where the text is a TOML document of several lines, else YAML (which JSON is part of)."""
-    if "\n" in text and not text.lstrip().startswith("{"):
-        try:
-            return tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            try:
-                return yaml.safe_load(text)
-            except yaml.YAMLError as other:
-                said = " ".join(str(other).split())
-                raise yaml.YAMLError(f"neither TOML ({error}) nor YAML ({said})") from other
-    return yaml.safe_load(text)
-
-
-class HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-    """Types and defaults beside each option; examples as they are written."""
-
-
-class Parser(ArgumentParser):
-    """jsonargparse's parser, with a short usage line and a suggestion for a misspelt option."""
-
-    def __init__(self, prog: str, **words: Any) -> None:
-        self.command = prog
-        super().__init__(
-            prog=prog,
-            usage=f"{prog} {'COMMAND ...' if prog == 'pendula' else '[options]'}",
-            formatter_class=HelpFormatter,
-            parser_mode="pendula",
-            allow_abbrev=False,
-            **words,
-        )
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Say what is wrong on one line, with the nearest option, and exit with 2."""
-        groups = {"task": TaskChoice, "model": ModelChoice, "train": Training}
-        known = [f"{group}.{f.name}" for group, kind in groups.items() for f in fields(kind)]
-        words = re.findall(r"\w+\.[\w.]+", message)
-        near = [n for word in words if word not in known for n in difflib.get_close_matches(word, known, n=1)]
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        print(f"pendula: {' '.join(message.split()).rstrip('.')}{hint}; `{self.command} --help` helps", file=sys.stderr)
-        raise SystemExit(WRONG)
-
-
-def parser() -> ArgumentParser:
-    set_loader("pendula", _load_text, exceptions=(yaml.YAMLError,))
-    codes = " ".join((__doc__ or "").split("\n\n")[1].split())
-    words = "\n\n".join(textwrap.fill(text, 78) for text in ((pendula.__doc__ or "").strip(), codes))
-    top = Parser("pendula", description=words, epilog=EXAMPLES)
-    top.add_argument("--version", action="version", version=f"pendula {pendula.__version__}")
-    commands = top.add_subcommands(dest="command", required=True, metavar="COMMAND")
-    for name, (_, words) in COMMANDS.items():
-        command = Parser(f"pendula {name}", description=f"{words[0].upper()}{words[1:]}.")
-        _arguments(name, command)
-        commands.add_subcommand(name, command, help=words)
-    return top
-
-
-def _arguments(name: str, command: ArgumentParser) -> None:
-    add = command.add_argument
-    if name == "train":
-        add(
-            "--config",
-            action=jsonargparse.ActionConfigFile,  # type: ignore[attr-defined]
-            help="TOML, YAML or JSON file with task, model and train",
-        )
-        add("--task", type=TaskChoice, default=TaskChoice())
-        add("--model", type=ModelChoice, default=ModelChoice())
-        add("--train", type=Training, default=Training())
-        add("--out", type=str | None, help="new folder of the run; runs/TASK-NETWORK-SEED when left out")
-        add("--resume", type=str | None, help="folder of a run to go on with, with the settings it was started with")
-    if name in ("evaluate", "predict"):
-        add("run", type=str, help="folder that `pendula train` wrote")
-        add("--part", type=str, default="test", help="train, validation or test")
-        add("--data", type=str | None, help="file or folder of your own data, instead of the data of the run")
-    if name == "predict":
-        add("--out", type=str, default="predictions.csv", help="file to write, .csv or .parquet")
-        add("--overwrite", type=bool, default=False, help="replace the file if it exists")
-    if name == "list":
-        add("what", choices=list(LISTS), help="networks, tasks or backends")
-    if name == "data":
-        add("action", choices=["list", "get", "check"], help="list the sets, get one, or check one")
-        add("set", nargs="?", type=str, help="name of a set; for check also a file or folder of your own")
-    if name == "demo":
-        add("--out", type=str, default="runs/demo", help="folder of the runs, resumed if it has some")
-        add("--seeds", type=int, default=1, help="runs of each network on each data set")
-        add("--epochs", type=int, default=40, help="passes over the data")
-
-
-COMMANDS: dict[str, tuple[Callable[[Namespace], None], str]] = {
-    "train": (train, "train a network on a task"),
-    "evaluate": (evaluate, "measure a trained model"),
-    "predict": (predict, "write predictions of a trained model to CSV or Parquet"),
-    "list": (listing, "show the networks, tasks or backends"),
-    "data": (data, "list, get or check data sets"),
-    "demo": (demo, "train coRNN and an LSTM on handwritten digits"),
+COMMANDS: dict[str, Callable[[Namespace], None]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "list": listing,
+    "data": data,
+    "demo": demo,
 }
 
 
@@ -299,10 +200,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
     warnings.showwarning = _warn
     try:
-        made = parser()
+        made = parser(" ".join((__doc__ or "").split("\n\n")[1].split()))
         args = made.instantiate(made.parse_args(arguments))
-        command, _ = COMMANDS[args.command]
-        command(args[args.command])
+        COMMANDS[args.command](args[args.command])
     except KeyboardInterrupt as stop:
         return _say(str(stop) or "interrupted", INTERRUPTED)
     except DataError as error:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pendula._check import DataError
-from pendula.tasks.base import Batch, Sequences, StoredTask, split
+from pendula.tasks.base import Batch, Sequences, StoredTask
+from pendula.tasks.chance import split
 
 
 class Stored(StoredTask):

@@ -1,8 +1,9 @@
 """Cells over time: scan, layers, models and their files."""
 
 from pendula.nets.checkpoint import load, save
+from pendula.nets.layers import LAYERS
 from pendula.nets.model import Model
-from pendula.nets.recurrent import LAYERS, Recurrent
+from pendula.nets.recurrent import Recurrent
 from pendula.nets.scan import scan
 from pendula.nets.spec import ModelSpec, Node
 

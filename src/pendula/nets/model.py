@@ -11,7 +11,8 @@ from torch.nn.functional import linear
 
 from pendula import _check
 from pendula.cells import State
-from pendula.nets.recurrent import LAYERS, Recurrent
+from pendula.nets.layers import LAYERS
+from pendula.nets.recurrent import Recurrent
 from pendula.nets.scan import BACKENDS
 from pendula.nets.spec import INPUT, ModelSpec
 

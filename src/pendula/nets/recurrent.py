@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -12,7 +11,7 @@ from torch.nn.functional import dropout as drop
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from pendula import _check
-from pendula.cells import CELLS, Cell, State
+from pendula.cells import Cell, State
 from pendula.nets.scan import BACKENDS, run, valid_steps
 
 
@@ -282,24 +281,3 @@ def _backwards(lengths: Tensor | None, steps: int, batch: int, device: torch.dev
 
 def _take(x: Tensor, index: Tensor) -> Tensor:
     return x.gather(0, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
-
-
-def layer(cell: type[Cell]) -> type[Recurrent]:
-    """The layer of a cell: a `Recurrent` that names the cell's physics in its signature and documentation."""
-    name = cell.__name__.removesuffix("Cell")
-    physics = cell.physics()
-    face = list(inspect.signature(Recurrent.__init__).parameters.values())
-    own = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=d) for n, d in physics.items()]
-    signature = inspect.Signature([p for p in face[1:] if p.kind is not p.VAR_KEYWORD] + own)
-    # the cell's example would run in a module that has no cells
-    first = (inspect.getdoc(cell) or "").partition("\n\n>>> ")[0]
-    text = f"{first}\n\nThis is the layer, called as `torch.nn.LSTM` is; the cell is `{cell.__name__}`.\n\n"
-    text += (inspect.getdoc(Recurrent) or "").split("\n\n", 1)[1]
-    text += f"\n\n>>> import torch, pendula\n>>> outputs, state = pendula.{name}(3, 8)(torch.zeros(5, 2, 3))\n"
-    text += ">>> outputs.shape\ntorch.Size([5, 2, 8])\n"
-    names = {"cell_type": cell, "__doc__": text, "__module__": "pendula", "__signature__": signature}
-    return type(name, (Recurrent,), names)
-
-
-LAYERS: dict[str, type[Recurrent]] = {name: layer(cell) for name, cell in CELLS.items()}
-"""Name of the network -> its layer."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pendula._check import DataError, did_you_mean, one_of, positive_int
+from pendula.tasks.chance import generator_for
 
 PARTS = ("train", "validation", "test")
 TARGETS = ("classes", "binary", "values")
@@ -285,27 +286,3 @@ def _digest(*tensors: Tensor) -> str:
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def generator_for(*numbers: int) -> torch.Generator:
-    """A random stream that depends on all the numbers and on nothing else."""
-    import numpy
-
-    # the count is one of them: SeedSequence takes (3, 5) and (3, 5, 0) for the same
-    seed = numpy.random.SeedSequence((len(numbers), *numbers)).generate_state(2, numpy.uint32)
-    return torch.Generator().manual_seed(int(seed[0]) << 31 | int(seed[1]) >> 1)
-
-
-def split(count: int, fractions: Sequence[float], seed: int, groups: Tensor | None = None) -> list[Tensor]:
-    """Row numbers of each part, drawn by seed; with groups (count,) no group is in two parts.
-
-    >>> [len(part) for part in split(10, (0.7, 0.3), seed=0)]
-    [7, 3]
-    """
-    names = torch.arange(count) if groups is None else torch.unique(groups)
-    order = names[torch.randperm(len(names), generator=generator_for(seed, 7))]
-    ends = [round(sum(fractions[: k + 1]) * len(order)) for k in range(len(fractions))]
-    parts = [order[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-    if groups is None:
-        return [part.sort().values for part in parts]
-    return [torch.isin(groups, part).nonzero().squeeze(1) for part in parts]

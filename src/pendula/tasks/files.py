@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from pendula._check import DataError, one_of, positive_int
-from pendula.tasks.base import PARTS, Sequences, StoredTask, generator_for
+from pendula.tasks.base import PARTS, Sequences, StoredTask
+from pendula.tasks.chance import generator_for
 from pendula.tasks.formats import read
 from pendula.tasks.samples import even, filled, gaps_of, means, median_of, spans
 from pendula.tasks.table import Columns, Floats, Integers, Table, numbers

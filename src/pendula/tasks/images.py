@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from pendula._check import DataError
-from pendula.tasks.base import Sequences, StoredTask, generator_for, split
+from pendula.tasks.base import Sequences, StoredTask
+from pendula.tasks.chance import generator_for, split
 from pendula.tasks.store import fetch
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from pendula._check import one_of, positive_int
-from pendula.tasks.base import Sequences, StoredTask, split
+from pendula.tasks.base import Sequences, StoredTask
+from pendula.tasks.chance import split
 from pendula.tasks.convert import ACTIVITIES, PUBLISHED, HarFacts, read_har
 from pendula.tasks.store import SOURCES, fetch
 
