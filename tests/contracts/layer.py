@@ -75,6 +75,8 @@ def only_where(fits: Callable[[type[pendula.cells.Cell]], bool]) -> Callable[[An
 
 with_time_step = only_where(lambda cell: cell.has_time_step)
 without_time_step = only_where(lambda cell: not cell.has_time_step)
+from_an_equation = only_where(lambda cell: hasattr(cell, "vector_field"))
+reversible = only_where(lambda cell: hasattr(cell, "unstep"))
 with_fused_scan = only_where(lambda cell: cell.fused is not None)
 without_fused_scan = only_where(lambda cell: cell.fused is None)
 
@@ -421,6 +423,29 @@ class LayerContract:
         return {name: value for name, value in self.physics.items() if not isinstance(value, Tensor)}
 
     # --- irregular series
+
+    @from_an_equation
+    def test_the_step_tends_to_the_differential_equation(self) -> None:
+        layer = self.layer()
+        cell, start = layer.cells[0], layer.cell_type.State(*(s[0] for s in self.state(layer)))
+        drive = cell.drive(sequences(1))[0]
+        field, errors = cell.vector_field(start, drive), []
+        for tau in (1e-3, 5e-4):
+            moved = cell.step(start, drive, tau=torch.full((B, 1), tau).double())
+            slopes = [(new - old) / (tau * cell.dt) for new, old in zip(moved, start, strict=True)]
+            errors.append(max((a - b).abs().max().item() for a, b in zip(slopes, field, strict=True)))
+        # a consistent step misses the slope by a multiple of its length
+        assert errors[0] < 0.1
+        assert errors[1] == pytest.approx(errors[0] / 2, rel=0.02)
+
+    @reversible
+    @pytest.mark.parametrize("spanned", [False, True])
+    def test_a_step_can_be_undone(self, spanned: bool) -> None:
+        layer = self.layer()
+        cell, start = layer.cells[0], layer.cell_type.State(*(s[0] for s in self.state(layer)))
+        drive = cell.drive(sequences(1))[0]
+        tau = torch.linspace(0.5, 1.5, B).double().unsqueeze(1) if spanned else None
+        assert_close(cell.unstep(cell.step(start, drive, tau=tau), drive, tau=tau), start, **tolerance.ROUNDING)
 
     @with_time_step
     def test_time_spans_of_one_change_nothing(self) -> None:
