@@ -680,3 +680,13 @@ def test_japanese_vowels_have_their_lengths_speakers_and_parts(shared_data: Call
     assert (int(lengths.min()), int(lengths.max())) == (7, 29)
     assert task.part("validation").y.bincount().tolist() == [4] * 9
     assert task.part("test").y.bincount().max() == 88
+
+
+@pytest.mark.parametrize("beside", ["train.csv", "loose.csv"])
+def test_a_folder_of_two_kinds_is_refused_rather_than_half_read(tmp_path: Path, beside: str) -> None:
+    text = "id,time,a,label\n" + "".join(f"{k},{t},{t * k},{'ab'[k % 2]}\n" for k in range(8) for t in range(3))
+    (tmp_path / beside).write_text(text)
+    (tmp_path / "walking").mkdir()
+    (tmp_path / "walking" / "1.csv").write_text(text)
+    with pytest.raises(DataError, match=rf"holds {beside}, which would be read, and walking, which would not"):
+        Files(str(tmp_path))

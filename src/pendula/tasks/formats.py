@@ -67,9 +67,18 @@ def _folder(path: Path, columns: Columns, labelled: bool, channels: tuple[str, .
     halves = [(p, p.stem.rpartition("_")[2].lower()) for p in files if p.suffix.lower() == ".ts"]
     halves = [(p, half) for p, half in halves if half in ("train", "test")]
     parts = halves or [(p, p.stem.lower()) for p in files if p.stem.lower() in PART_NAMES]
+    rows = [p for p in files if p.suffix.lower() in LONG]
+    # whatever is read, nothing that could be data is passed over in silence
+    read_now = [p for p, _ in parts] or rows
+    holding = [p for p in below if any(f.suffix.lower() in FORMATS for f in p.iterdir())]
+    spare = [p.name for p in [*files, *holding] if p not in read_now] if read_now else []
+    if spare:
+        raise DataError(
+            f"{path} holds {', '.join(p.name for p in read_now[:4])}, which would be read, and {', '.join(spare[:4])}, "
+            "which would not: move one kind elsewhere, or give a file as the path"
+        )
     if parts:
         return _by_part(path, parts, columns, labelled, channels)
-    rows = [p for p in files if p.suffix.lower() in LONG]
     if rows:
         return joined([(p, _file(p, columns, labelled, channels, alone=False)) for p in rows])
     classes = [(p, sorted(f for f in p.iterdir() if f.suffix.lower() in LONG)) for p in below]
