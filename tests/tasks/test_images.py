@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,3 +97,15 @@ def test_a_gzip_file_that_is_damaged_anywhere_is_refused(tmp_path: Path, place: 
     path.write_bytes(whole)
     with pytest.raises(DataError, match="fetch it again"):
         read_idx(path)
+
+
+@pytest.mark.parametrize(
+    ("permuted", "digest"),
+    [
+        (False, "58141f78fc179a70"),
+        (True, "892441d2facdda4a"),
+    ],
+)
+def test_the_test_part_of_digits_is_the_one_held_out_while_settings_were_chosen(permuted: bool, digest: str) -> None:
+    flat = Digits(permuted).part("test").flat
+    assert hashlib.sha256(flat.numpy().tobytes()).hexdigest().startswith(digest)
