@@ -71,6 +71,8 @@ class ModelChoice:
         num_layers: layers stacked on one another.
         bidirectional: read the sequence in both directions.
         dropout: probability between layers, one mask per sequence.
+        residual: from the second layer on, a layer's input is added to its output.
+        dropout_last: whether the dropout also acts behind the last layer; null: as the network's authors do.
         bias: whether the cells have biases.
         pool: what is read out: last or mean over time (one prediction per sequence), steps (one per step), auto.
         physics: arguments of the cell, such as dt or gamma (--model.physics.dt 0.1).
@@ -81,6 +83,8 @@ class ModelChoice:
     num_layers: int = 1
     bidirectional: bool = False
     dropout: float = 0.0
+    residual: bool = False
+    dropout_last: bool | None = None
     bias: bool = True
     pool: str = "auto"
     physics: dict[str, Any] = field(default_factory=dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from pendula import ShapeError, StabilityWarning
 from pendula.cells import CoRNNCell
 from tests import tolerance
 from tests.cells.cornn_cases import PHYSICS, VARIANTS, double, filled, trajectory
+from tests.contracts.layer import LayerContract, N
 
 BOTH = pytest.mark.parametrize("variant", VARIANTS)
 
@@ -219,3 +220,23 @@ def test_moving_the_cell_moves_its_physics() -> None:
 
 def test_double_physics_is_not_rounded_through_single() -> None:
     assert_close(CoRNNCell(2, 3, dt=0.1, dtype=torch.float64).dt, double(0.1), **tolerance.EXACT)
+
+
+class TestCoRNNExplicit(LayerContract):
+    network = "CoRNN"
+    physics: ClassVar = {"dt": 0.2, "gamma": 1.5, "epsilon": 1.2}
+
+
+class TestCoRNNImplicit(LayerContract):
+    network = "CoRNN"
+    physics: ClassVar = {"dt": 0.2, "gamma": 1.5, "epsilon": 1.2, "variant": "implicit"}
+
+
+class TestCoRNNPerUnitLearned(LayerContract):
+    network = "CoRNN"
+    physics: ClassVar = {
+        "dt": torch.linspace(0.1, 0.3, N, dtype=torch.float64),
+        "gamma": torch.linspace(0.5, 2.0, N, dtype=torch.float64),
+        "epsilon": torch.linspace(2.0, 1.0, N, dtype=torch.float64),
+        "learnable": ("dt", "gamma", "epsilon"),
+    }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from torch.testing import assert_close
 from pendula import Model, ModelSpec, Node, ShapeError, StabilityWarning, UnICORNN, scan
 from pendula.cells import UnICORNNCell
 from pendula.cells.unicornn import UnICORNNState
+from tests.contracts.layer import LayerContract
 
 U3 = {"rtol": 1e-11, "atol": 0.0}
 """Sheet: use rtol 1e-11 (a long-double run differs by 9e-15 absolute)."""
@@ -405,3 +406,8 @@ def test_impossible_physics_is_refused(physics: dict[str, Any], error: type[Exce
 def test_an_unstable_step_warns() -> None:
     with pytest.warns(StabilityWarning, match=r"dt sqrt\(alpha \+ 1\) < 2 fails"):
         UnICORNNCell(2, 4, dt=1.0, alpha=4.0)
+
+
+class TestUnICORNN(LayerContract):
+    network = "UnICORNN"
+    physics: ClassVar = {"dt": 0.6, "alpha": 1.5}

@@ -50,6 +50,14 @@ def flipped(x: Tensor, lengths: list[int]) -> Tensor:
     return out
 
 
+def flipped_second(sides: Tensor, bidirectional: bool) -> Tensor:
+    """Outputs of two directions side by side, the second turned back into the order of time."""
+    if not bidirectional:
+        return sides
+    half = sides.shape[-1] // 2
+    return torch.cat((sides[..., :half], sides[..., half:].flip(0)), -1)
+
+
 def gradients(layer: nn.Module) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in layer.named_parameters() if p.grad is not None}
 
@@ -111,8 +119,13 @@ class LayerContract:
 
     def state(self, layer: pendula.Recurrent, batch: int = B) -> Any:
         """A state that is not at rest."""
-        shape = (layer.num_layers * layer.directions, batch, N)
-        return self.kind.cell_type.State(*(0.3 * torch.randn(shape, dtype=torch.float64) for _ in self.fields))
+        depth = layer.num_layers * layer.directions
+        shapes = [(depth, batch, width) for width in self.widths(layer)]
+        return self.kind.cell_type.State(*(0.3 * torch.randn(shape, dtype=torch.float64) for shape in shapes))
+
+    def widths(self, layer: pendula.Recurrent) -> list[int]:
+        """Units of each tensor of the state, which are N for most networks."""
+        return [s.shape[1] for s in layer.cells[0].initial_state(1)]
 
     # --- batches and padding
 
@@ -235,7 +248,8 @@ class LayerContract:
     ) -> None:
         layer = self.layer(num_layers, bidirectional=bidirectional)
         _, final = layer(sequences(batch=4))
-        assert [s.shape for s in final] == [(num_layers * (1 + bidirectional), 4, N)] * len(self.fields)
+        depth = num_layers * (1 + bidirectional)
+        assert [s.shape for s in final] == [(depth, 4, width) for width in self.widths(layer)]
 
     def test_a_plain_tuple_is_a_state(self) -> None:
         layer, x = self.layer(), sequences()
@@ -307,7 +321,9 @@ class LayerContract:
                 expected, (h_n, _) = torchs(x)
                 if x is packed:
                     outputs, expected = outputs.data, expected.data
-                assert (outputs.shape, *(s.shape for s in final)) == (expected.shape, *[h_n.shape] * len(final))
+                # some networks show more than N numbers, or carry states of other widths
+                assert outputs.shape == (*expected.shape[:-1], ours.output_size)
+                assert [s.shape for s in final] == [(*h_n.shape[:-1], width) for width in self.widths(ours)]
 
     def test_batch_first_moves_the_batch_and_nothing_else(self) -> None:
         layer = self.layer(2, bidirectional=True)
@@ -406,10 +422,22 @@ class LayerContract:
         layer(x)
         assert not torch.equal(entered[1] == 0, entered[3] == 0)
 
-    def test_dropout_spares_the_last_layer(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        layer = self.layer(2, dropout=0.9)
+    def test_dropout_spares_the_last_layer_if_so_wished(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        layer = self.layer(2, dropout=0.9, dropout_last=False)
         _, left, outputs = self._spied(monkeypatch, layer, sequences())
         assert_close(outputs, left[1], **tolerance.EXACT)
+
+    def test_dropout_behind_the_last_layer_holds_one_mask_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        layer = self.kind(I, 64, 1, dropout=0.5, dropout_last=True, **self._unsized())
+        _, left, outputs = self._spied(monkeypatch, layer, torch.randn(T, 4, I))
+        mask = outputs / left[0]
+        assert set(mask[0].round(decimals=3).unique().tolist()) == {0.0, 2.0}
+        assert_close(mask, mask[0].expand_as(mask), **tolerance.FLOAT32)
+
+    def test_without_a_word_dropout_ends_where_the_authors_end_it(self) -> None:
+        cell = self.kind.cell_type
+        assert self.layer().dropout_last is cell.dropout_last
+        assert pendula.Node(self.network, N, physics=self.physics).dropout_last is cell.dropout_last
 
     def test_dropout_does_nothing_in_evaluation(self) -> None:
         layer = self.layer(2, dropout=0.9).eval()
@@ -421,6 +449,20 @@ class LayerContract:
     def _unsized(self) -> dict[str, Any]:
         """The physics without what has one number per unit."""
         return {name: value for name, value in self.physics.items() if not isinstance(value, Tensor)}
+
+    # --- residual connections
+
+    @DIRECTIONS
+    def test_residual_adds_the_input_of_each_layer_but_the_first(
+        self, monkeypatch: pytest.MonkeyPatch, bidirectional: bool
+    ) -> None:
+        layer = self.layer(3, bidirectional=bidirectional, residual=True)
+        entered, left, outputs = self._spied(monkeypatch, layer, sequences())
+        sides = [torch.cat(left[i : i + layer.directions], -1) for i in range(0, len(left), layer.directions)]
+        sides = [flipped_second(side, bidirectional) for side in sides]
+        assert_close(entered[layer.directions], sides[0], **tolerance.EXACT)
+        assert_close(entered[2 * layer.directions], sides[0] + sides[1], **tolerance.EXACT)
+        assert_close(outputs, sides[0] + sides[1] + sides[2], **tolerance.EXACT)
 
     # --- irregular series
 
@@ -485,7 +527,7 @@ class LayerContract:
             # sample t is reached with the span of sample t + 1; the last, reached first, takes the first span
             turned = torch.cat((own[:1], own[1:].flip(0)))
             alone, _ = pendula.scan(layer.cells[1], x[:length, b : b + 1].flip(0), timespans=turned.unsqueeze(1))
-            assert_close(outputs[:length, b, N:], alone[:, 0].flip(0), **tolerance.ROUNDING)
+            assert_close(outputs[:length, b, layer.output_size // 2 :], alone[:, 0].flip(0), **tolerance.ROUNDING)
 
     @BATCH_FIRST
     @with_time_step
@@ -692,12 +734,24 @@ class LayerContract:
         with pytest.raises(ShapeError, match=r"input must be \(time, batch, 2\), got \(6, 3, 3\)"):
             self.layer()(packed)
 
-    @pytest.mark.parametrize("shape", [(1, B + 1, N), (2, B, N), (1, B, N + 1), (B, N), (1, 1, B, N)])
-    def test_a_state_of_another_shape_is_refused(self, shape: tuple[int, ...]) -> None:
-        state = self.kind.cell_type.State(*(torch.zeros(shape).double() for _ in self.fields))
-        said = rf"hx\.{self.fields[0]} must be \(layers x directions, batch, units\) = \(1, 3, 3\), got"
+    @pytest.mark.parametrize(
+        "spoil",
+        [
+            lambda s: torch.cat((s, s[:, :1]), 1),
+            lambda s: torch.cat((s, s)),
+            lambda s: torch.cat((s, s[:, :, :1]), 2),
+            lambda s: s[0],
+            lambda s: s.unsqueeze(0),
+        ],
+        ids=["batch", "depth", "units", "no depth", "one more dimension"],
+    )
+    def test_a_state_of_another_shape_is_refused(self, spoil: Callable[[Tensor], Tensor]) -> None:
+        layer = self.layer()
+        state = self.state(layer)
+        width = self.widths(layer)[0]
+        said = rf"hx\.{self.fields[0]} must be \(layers x directions, batch, units\) = \(1, 3, {width}\), got"
         with pytest.raises(ShapeError, match=said):
-            self.layer()(sequences(), state)
+            layer(sequences(), type(state)(*(spoil(s) for s in state)))
 
     def test_a_batched_state_of_a_lone_sequence_is_refused(self) -> None:
         layer = self.layer()

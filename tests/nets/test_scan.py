@@ -67,7 +67,7 @@ def test_a_cell_steps_as_its_scan(network: str) -> None:
     seen = []
     for drive in cell.drive(x):
         state = cell.step(state, drive)
-        seen.append(cell.output(state))
+        seen.append(cell.output(state, drive))
     outputs, final = pendula.scan(cell, x)
     assert_close((torch.stack(seen), state), (outputs, final), **tolerance.ROUNDING)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, overload
 
 import torch
@@ -47,6 +49,34 @@ class Positive:
         return values
 
 
+class once_per_scan:
+    """A tensor that a cell makes from its parameters, such as exp(A): made once per scan, not once per step.
+
+    Outside a scan it is made anew each time it is read.
+    """
+
+    def __init__(self, make: Callable[[Any], Tensor]) -> None:
+        self.make = make
+        self.__doc__ = make.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, cell: None, owner: type) -> once_per_scan: ...
+    @overload
+    def __get__(self, cell: Cell, owner: type) -> Tensor: ...
+    def __get__(self, cell: Cell | None, owner: type) -> once_per_scan | Tensor:
+        if cell is None:
+            return self
+        kept = {} if cell._kept is None else cell._kept
+        if self.name not in kept:
+            # under autocast a product of the parameters would be narrow, and an orthogonal matrix no longer orthogonal
+            with torch.autocast(next(cell.parameters()).device.type, enabled=False):
+                kept[self.name] = self.make(cell)
+        return kept[self.name]
+
+
 class Cell(nn.Module, ABC):
     """One step of one network.
 
@@ -61,6 +91,10 @@ class Cell(nn.Module, ABC):
     source: ClassVar[str]
     has_time_step: ClassVar[bool] = True
     fused: ClassVar[FusedScan | None] = None
+    # whether a layer's dropout acts behind its last cell too, unless the user says otherwise
+    dropout_last: ClassVar[bool] = False
+
+    _kept: dict[str, Tensor] | None = None
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
@@ -96,9 +130,31 @@ class Cell(nn.Module, ABC):
     def step(self, state: tuple[Tensor, ...], drive: Tensor, *, tau: Tensor | None = None) -> tuple[Tensor, ...]:
         """One step. `drive` is (B, D); `tau` (B, 1) scales the time step."""
 
-    def output(self, state: tuple[Tensor, ...]) -> Tensor:
-        """What the layer shows of a state: (B, O), the first tensor unless the network says otherwise."""
+    def output(self, state: tuple[Tensor, ...], drive: Tensor) -> Tensor:
+        """What the layer shows after a step: (B, O), the first tensor of the state unless the network says otherwise.
+
+        `drive` is that of the step, for networks whose output also depends on the input directly.
+        """
         return state[0]
+
+    def order(self) -> tuple[int, int] | None:
+        """(n, t): nested nonlinearities per step and range of memory, by section 2.5 of the spec sheet ``odernn.md``.
+
+        None where nobody has worked it out.
+        """
+        return None
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Within, what is marked `once_per_scan` is made once. The parameters must not change meanwhile."""
+        if self._kept is not None:
+            yield
+            return
+        self._kept = {}
+        try:
+            yield
+        finally:
+            self._kept = None
 
     def operands(self) -> tuple[Tensor, ...]:
         """What the fused scan needs besides input and state."""

@@ -136,6 +136,9 @@ class CoRNNCell(Cell):
         y = y + dt * z
         return CoRNNState(y, z)
 
+    def order(self) -> tuple[int, int]:
+        return (1, 2)
+
     def vector_field(self, state: tuple[Tensor, ...], drive: Tensor) -> CoRNNState:
         """y' and z' of the differential equation at a state, for a held drive."""
         y, z = state

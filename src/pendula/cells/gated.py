@@ -68,6 +68,9 @@ class LSTMCell(Cell):
     def operands(self) -> tuple[Tensor, ...]:
         return tuple(self.rnn.parameters())
 
+    def order(self) -> tuple[int, int]:
+        return (2, 2)
+
 
 class GRUCell(LSTMCell):
     """Gated recurrent unit, as `torch.nn.GRU` computes it (the reset gate acts after the recurrent product).
@@ -89,3 +92,6 @@ class GRUCell(LSTMCell):
     source: ClassVar[str] = "Cho et al. 2014; torch.nn.GRU"
     fused = TORCH_GRU
     torch_class = nn.GRU
+
+    def order(self) -> tuple[int, int]:
+        return (2, 1)

@@ -59,6 +59,7 @@ class UnICORNNCell(Cell):
     State: ClassVar[type[Any]] = UnICORNNState
     equation: ClassVar[str] = "y'' = -s^2 (tanh(w * y + V u + b) + alpha y),  s = sigmoid(c)"
     source: ClassVar[str] = "Rusch and Mishra 2021, arXiv 2103.05487"
+    dropout_last: ClassVar[bool] = True
     dt = Positive()
     alpha: Tensor
 
@@ -128,6 +129,9 @@ class UnICORNNCell(Cell):
         y = y - h * z
         z = z + h * self.force(y, drive)
         return UnICORNNState(y, z)
+
+    def order(self) -> tuple[int, int]:
+        return (1, 2)
 
     def vector_field(self, state: tuple[Tensor, ...], drive: Tensor) -> UnICORNNState:
         """y' and z' of the differential equation at a state, for a held drive."""

@@ -50,6 +50,8 @@ class Model(nn.Module):
                 bias=node.bias,
                 dropout=node.dropout,
                 bidirectional=node.bidirectional,
+                residual=node.residual,
+                dropout_last=node.dropout_last,
                 backend=_check.one_of("backend", backend, BACKENDS),
                 **place,
                 **node.physics,

@@ -26,6 +26,8 @@ class Recurrent(nn.Module):
         batch_first: the input and the outputs are (B, T, features) instead of (T, B, features).
         dropout: probability between layers, one mask per sequence held over all times.
         bidirectional: D = 2 directions, outputs side by side.
+        residual: from the second layer on, a layer's input is added to its output (after the dropout).
+        dropout_last: whether the dropout also acts behind the last layer; None: as the network's authors do.
         backend: "auto", "reference" or "fused", as in `pendula.scan`.
         physics: keyword arguments of the cell. A list of numbers gives one value per layer; a tensor one per unit.
 
@@ -47,6 +49,8 @@ class Recurrent(nn.Module):
         dropout: float = 0.0,
         bidirectional: bool = False,
         *,
+        residual: bool = False,
+        dropout_last: bool | None = None,
         backend: str = "auto",
         device: Any = None,
         dtype: Any = None,
@@ -60,6 +64,8 @@ class Recurrent(nn.Module):
         self.batch_first = batch_first
         self.dropout = _check.probability("dropout", dropout)
         self.bidirectional = bidirectional
+        self.residual = residual
+        self.dropout_last = self.cell_type.dropout_last if dropout_last is None else dropout_last
         self.backend = _check.one_of("backend", backend, BACKENDS)
         self.cell_type.check_physics(physics)
         by_layer = [{} for _ in range(num_layers)]  # type: list[dict[str, Any]]
@@ -131,7 +137,7 @@ class Recurrent(nn.Module):
         """One time step with carried state, for streams: (B, I) or (I,) in, (B, O) or (O,) and the new state out."""
         if self.bidirectional:
             raise ValueError("a bidirectional layer can't stream: it needs the end of the sequence")
-        if self.training and self.dropout and self.num_layers > 1:
+        if self.training and self.dropout and (self.num_layers > 1 or self.dropout_last):
             raise ValueError("step() would draw a new dropout mask at each step: call .eval() first")
         if not isinstance(x, Tensor) or x.dim() not in (1, 2) or x.shape[-1] != self.input_size:
             got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
@@ -202,9 +208,10 @@ class Recurrent(nn.Module):
                     out = _take(out, back)
                 outputs.append(out)
                 finals.append(final)
-            x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
-            if self.dropout and self.training and layer + 1 < self.num_layers:
-                x = x * drop(torch.ones_like(x[0]), self.dropout)
+            out = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
+            if self.dropout and self.training and (layer + 1 < self.num_layers or self.dropout_last):
+                out = out * drop(torch.ones_like(out[0]), self.dropout)
+            x = x + out if self.residual and layer else out
         return x, self.cell_type.State(*(torch.stack(field) for field in zip(*finals, strict=True)))
 
     def _spans(self, timespans: Any, x: Tensor) -> Tensor:
@@ -245,7 +252,7 @@ class Recurrent(nn.Module):
             words.append(f"num_layers={self.num_layers}")
         words += [
             f"{name}={getattr(self, name)}"
-            for name in ("batch_first", "dropout", "bidirectional")
+            for name in ("batch_first", "dropout", "bidirectional", "residual")
             if getattr(self, name)
         ]
         return ", ".join(words)

@@ -72,12 +72,13 @@ def run(
         # padding may hold anything, NaN included; times zero in a backward pass it would still be NaN
         x = x.masked_fill(~valid.unsqueeze(-1), 0)
         tau = None if tau is None else tau.masked_fill(~valid, 1)
-    if _choose(cell, x, lengths, tau, backend):
-        assert cell.fused is not None
-        outputs, final = cell.fused(x, state, cell.operands(), lengths=lengths, tau=tau)
-        outputs, final = outputs.to(state[0].dtype), tuple(f.to(s.dtype) for f, s in zip(final, state, strict=True))
-        return outputs, cell.State(*final)
-    return _reference(cell, x, state, valid, tau)
+    with cell.keeping():
+        if _choose(cell, x, lengths, tau, backend):
+            assert cell.fused is not None
+            outputs, final = cell.fused(x, state, cell.operands(), lengths=lengths, tau=tau)
+            outputs, final = outputs.to(state[0].dtype), tuple(f.to(s.dtype) for f, s in zip(final, state, strict=True))
+            return outputs, cell.State(*final)
+        return _reference(cell, x, state, valid, tau)
 
 
 def _choose(cell: Cell, x: Tensor, lengths: Tensor | None, tau: Tensor | None, backend: str) -> bool:
@@ -104,7 +105,7 @@ def _reference(cell: Cell, x: Tensor, state: State, valid: Tensor | None, tau: T
     outputs = []
     for t, d in enumerate(drive.unbind(0)):
         new = cell.step(state, d, tau=None if tau is None else tau[t].unsqueeze(-1))
-        outputs.append(cell.output(new))
+        outputs.append(cell.output(new, d))
         if valid is None:
             state = new
         else:

@@ -29,8 +29,9 @@ class Node:
         name: unique; "layer0", "layer1", … when empty.
         inputs: names of nodes before this one, or "input"; the node before when empty.
         merge: several inputs are set side by side ("concat") or added ("sum", same sizes).
-        num_layers, bias, dropout, bidirectional, physics: as in `pendula.Recurrent`; physics holds numbers, words
-            and lists only (a list of numbers: one per layer; a list of lists: one per layer and unit).
+        num_layers, bias, dropout, bidirectional, residual, dropout_last, physics: as in `pendula.Recurrent`; physics
+            holds numbers, words and lists only (a list of numbers: one per layer; a list of lists: one per layer and
+            unit).
     """
 
     network: str
@@ -42,6 +43,8 @@ class Node:
     bias: bool = True
     dropout: float = 0.0
     bidirectional: bool = False
+    residual: bool = False
+    dropout_last: bool | None = None
     physics: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -55,6 +58,8 @@ class Node:
         CELLS[self.network].check_physics(self.physics)
         object.__setattr__(self, "inputs", tuple(self.inputs))
         # defaults are written out: a file must mean the same network when a later version changes them
+        if self.dropout_last is None:
+            object.__setattr__(self, "dropout_last", CELLS[self.network].dropout_last)
         physics = {**CELLS[self.network].physics(), **self.physics}
         object.__setattr__(self, "physics", {k: _plain(v, self.num_layers) for k, v in physics.items()})
 

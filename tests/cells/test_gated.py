@@ -1,4 +1,4 @@
-"""Every network under the layer contract, and LSTM and GRU against their twins in torch.nn."""
+"""LSTM and GRU against their twins in torch.nn."""
 
 from __future__ import annotations
 
@@ -13,31 +13,6 @@ from torch.testing import assert_close
 import pendula
 from tests import tolerance
 from tests.contracts.layer import DIRECTIONS, LAYERS, LENGTHS, B, I, LayerContract, N, T, gradients, sequences, weigh
-
-
-class TestCoRNNExplicit(LayerContract):
-    network = "CoRNN"
-    physics: ClassVar = {"dt": 0.2, "gamma": 1.5, "epsilon": 1.2}
-
-
-class TestCoRNNImplicit(LayerContract):
-    network = "CoRNN"
-    physics: ClassVar = {"dt": 0.2, "gamma": 1.5, "epsilon": 1.2, "variant": "implicit"}
-
-
-class TestCoRNNPerUnitLearned(LayerContract):
-    network = "CoRNN"
-    physics: ClassVar = {
-        "dt": torch.linspace(0.1, 0.3, N, dtype=torch.float64),
-        "gamma": torch.linspace(0.5, 2.0, N, dtype=torch.float64),
-        "epsilon": torch.linspace(2.0, 1.0, N, dtype=torch.float64),
-        "learnable": ("dt", "gamma", "epsilon"),
-    }
-
-
-class TestUnICORNN(LayerContract):
-    network = "UnICORNN"
-    physics: ClassVar = {"dt": 0.6, "alpha": 1.5}
 
 
 class TorchTwin(LayerContract):
@@ -108,14 +83,6 @@ class TestLSTM(TorchTwin):
 class TestGRU(TorchTwin):
     network = "GRU"
     twin = nn.GRU
-
-
-@pytest.mark.parametrize("network", sorted(pendula.LAYERS))
-def test_every_network_stands_under_the_contract(network: str) -> None:
-    def below(kind: type) -> list[type]:
-        return [k for sub in kind.__subclasses__() for k in (sub, *below(sub))]
-
-    assert network in {getattr(kind, "network", None) for kind in below(LayerContract)}
 
 
 @pytest.mark.parametrize("width", [128, 256, 512])
