@@ -1,7 +1,4 @@
-"""UnICORNN: the oracles U1 to U15 of the spec sheet unicornn.md (section 6), refusals and warnings.
-
-U14 (dropout) is measured by the layer contract; that the authors also drop out the last layer is not built yet.
-"""
+"""UnICORNN: the oracles U1 to U15 of the spec sheet unicornn.md (section 6), refusals and warnings."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from pendula import Model, ModelSpec, Node, ShapeError, StabilityWarning, UnICORNN, scan
+from pendula import Model, ModelSpec, Node, ShapeError, StabilityWarning, UnICORNN, model_from_authors, scan
 from pendula.cells import UnICORNNCell
 from pendula.cells.unicornn import UnICORNNState
 from tests.contracts.layer import LayerContract
@@ -79,7 +76,7 @@ def run(cell: UnICORNNCell, x: Tensor, state: Any = None) -> list[UnICORNNState]
 def test_u1_forward() -> None:
     cell, x = small()
     states = run(cell, x)
-    assert_close(cell.h(None), double([1.024994792968421e-01, 9.500416250421201e-02]), **PRINTED)
+    assert_close(cell.h, double([1.024994792968421e-01, 9.500416250421201e-02]), **PRINTED)
     y = [[-8.410157399004104e-03, 5.454897178803334e-03], [-1.265070459745958e-02, 1.040467523211831e-02]]
     y.append([-2.015499369099080e-02, 1.808169046860850e-02])
     z = [[-8.205073290809599e-02, 5.741745450954838e-02], [-4.137140234805194e-02, 5.210064404383893e-02]]
@@ -159,7 +156,7 @@ def test_u3_the_steps_can_be_undone() -> None:
 def test_u3_the_bound_on_the_state_is_nearly_reached() -> None:
     cell, x = large()
     with torch.no_grad():
-        h = cell.h(None)
+        h = cell.h
         ratios = [(q(s, h, 2.0).sqrt() / (n * h)).max() for n, s in enumerate(run(cell, x), 1)]
     assert_close(torch.stack(ratios).max(), double(0.9549802588921298), **U3)
 
@@ -200,7 +197,7 @@ def test_u5_jacobian_of_fifty_steps() -> None:
         product = jacobian(cell, state, drive) @ product
         state = cell.step(state, drive)
     expected = [[0.7150961103861418, 0.49561175260242313], [-0.8173177286998904, 0.8319549210311936]]
-    assert_close(cell.h(None).detach(), double([0.2872212584058295]), **PRINTED)
+    assert_close(cell.h.detach(), double([0.2872212584058295]), **PRINTED)
     assert_close(product, double(expected), rtol=1e-12, atol=0)
     assert_close(torch.linalg.det(product), double(1.0), rtol=1e-13, atol=0)
     assert_close(torch.linalg.svdvals(product), double([1.185674594904372, 0.8434017261545977]), rtol=1e-12, atol=0)
@@ -248,30 +245,53 @@ def test_u7_a_hyperbolic_oscillator_runs_away_within_its_bound() -> None:
     assert max(state.y.abs().max(), state.z.abs().max()) < 1e-10
 
 
-def test_u8_two_layer_network() -> None:
-    node = Node("UnICORNN", 3, num_layers=2, physics={"dt": 0.3, "alpha": 2.0})
-    model = Model(ModelSpec(1, 2, (node,)), dtype=torch.float64)
-    layer = model.layers["layer0"]
-    weights = [
-        {"V": [[0.4], [-0.3], [0.2]], "b": [0.05, -0.1, 0], "w": [0.2, 0.5, 0.8], "c": [-0.1, 0, 0.1]},
-        {
-            "V": [[0.3, -0.2, 0.1], [0.5, 0.4, -0.6], [-0.1, 0.2, 0.3]],
-            "b": [0, 0.1, -0.1],
-            "w": [0.1, 0.9, 0.4],
-            "c": [0.05, -0.05, 0.02],
-        },
-    ]
+def authors_network() -> dict[str, Tensor]:
+    """U8's two layers and read-out, under the names of the authors' scripts."""
+    numbers = {
+        "DIs.0.fc.weight": [[0.4], [-0.3], [0.2]],
+        "DIs.0.fc.bias": [0.05, -0.1, 0],
+        "RNNs.0.weight_hh": [0.2, 0.5, 0.8],
+        "RNNs.0.c_": [-0.1, 0, 0.1],
+        "DIs.1.fc.weight": [[0.3, -0.2, 0.1], [0.5, 0.4, -0.6], [-0.1, 0.2, 0.3]],
+        "DIs.1.fc.bias": [0, 0.1, -0.1],
+        "RNNs.1.weight_hh": [0.1, 0.9, 0.4],
+        "RNNs.1.c_": [0.05, -0.05, 0.02],
+        "classifier.weight": [[1, -1, 0.5], [0.2, 0.3, -0.4]],
+        "classifier.bias": [0.01, -0.02],
+    }
+    return {name: double(value) for name, value in numbers.items()}
+
+
+def test_u8_two_layer_network_from_the_authors_names() -> None:
+    model = model_from_authors(authors_network(), "UnICORNN", dt=0.3, alpha=2.0)
     with torch.no_grad():
-        for cell, own in zip(layer.cells, weights, strict=True):
-            for name, value in own.items():
-                getattr(cell, name).copy_(double(value))
-        model.readout.weight.copy_(double([[1, -1, 0.5], [0.2, 0.3, -0.4]]))
-        model.readout.bias.copy_(double([0.01, -0.02]))
         logits, state = model(torch.sin(0.5 * torch.arange(1, 11).double()).reshape(10, 1, 1))
     y = [[-1.265000990895804e-01, 1.296990602542283e-01, -3.210338327943489e-02]]
     y.append([3.545555802760404e-02, -7.443496253474451e-02, 6.437350037455708e-02])
     assert_close(state["layer0"].y.squeeze(1), double(y), **PRINTED)
     assert_close(logits, double([[1.520772707496271e-01, -6.098877730472538e-02]]), **PRINTED)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda d: d.pop("RNNs.1.weight_hh"), "not a UnICORNN state dict of the authors .*RNNs.1.weight_hh"),
+        (lambda d: d.update({"RNNs.0.c_": torch.zeros(2).double()}), "layer 0 has sizes 3, 3, 3, 2"),
+        (lambda d: d.clear(), "got nothing"),
+        (lambda d: d.pop("classifier.bias"), "no classifier.weight and classifier.bias, it has DIs.0"),
+        (lambda d: d.update({"embedding.weight": torch.zeros(5, 1)}), "word embeddings .*take them out"),
+    ],
+)
+def test_other_names_and_sizes_than_the_authors_are_refused(spoil: Any, said: str) -> None:
+    saved = authors_network()
+    spoil(saved)
+    with pytest.raises(ValueError, match=said):
+        model_from_authors(saved, "UnICORNN", dt=0.3, alpha=2.0)
+
+
+def test_constants_that_the_authors_did_not_save_must_be_given() -> None:
+    with pytest.raises(ValueError, match="the authors' files don't hold alpha: give what the script was run with"):
+        model_from_authors(authors_network(), "UnICORNN", dt=0.3)
 
 
 @pytest.mark.parametrize(
@@ -301,7 +321,7 @@ def test_u10_lag_law() -> None:
 
 def test_u11_the_share_of_the_step_is_a_sigmoid() -> None:
     cell = made(1, 2, dt=1.0, alpha=1.0, c=[0.1, -0.1])
-    assert_close(cell.h(None).detach(), double([0.52497918747894, 0.47502081252106]), rtol=1e-13, atol=0)
+    assert_close(cell.h.detach(), double([0.52497918747894, 0.47502081252106]), rtol=1e-13, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -336,12 +356,25 @@ def test_u13_parameter_counts(inputs: int, units: int, layers: int, outputs: int
     assert Model(spec).parameter_count == count
 
 
+def test_u14_dropout_is_locked_over_time_and_acts_behind_the_last_layer_too() -> None:
+    layer, x = UnICORNN(2, 50, 2, dropout=0.3, dtype=torch.float64), torch.randn(7, 3, 2, dtype=torch.float64)
+    plain = UnICORNN(2, 50, 2, dtype=torch.float64)
+    plain.load_state_dict(layer.state_dict())
+    torch.manual_seed(1)
+    outputs, final = layer(x)
+    # the state of the last layer is its last output before the dropout
+    ratio = outputs[-1] / final.y[1]
+    assert_close(ratio, torch.where(ratio > 0.5, 1 / 0.7, 0.0).double())
+    assert_close(outputs == 0, (ratio == 0).expand_as(outputs))
+    assert_close(layer.eval()(x), plain(x), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("alpha", [0.0, 0.7, 4.0])
 def test_u15_bounds_hold_for_any_weights_and_inputs(alpha: float) -> None:
     cell = made(3, 5, dt=0.4, alpha=alpha, V=torch.randn(5, 3), w=5 * torch.randn(5), c=torch.randn(5))
     x = 100 * torch.randn(200, 4, 3).double()
     with torch.no_grad():
-        h = cell.h(None)
+        h = cell.h
         for n, state in enumerate(run(cell, x), 1):
             slack = 1 + 1e-12
             if alpha:
@@ -411,3 +444,18 @@ def test_an_unstable_step_warns() -> None:
 class TestUnICORNN(LayerContract):
     network = "UnICORNN"
     physics: ClassVar = {"dt": 0.6, "alpha": 1.5}
+
+
+class TestUnICORNNCheckpoints(LayerContract):
+    network = "UnICORNN"
+    physics: ClassVar = {"dt": 0.6, "alpha": 1.5, "memory": "checkpoint", "checkpoint_every": 2}
+
+
+class TestUnICORNNReverse(LayerContract):
+    network = "UnICORNN"
+    physics: ClassVar = {"dt": 0.6, "alpha": 1.5, "memory": "reverse"}
+
+
+class TestUnICORNNTape(LayerContract):
+    network = "UnICORNN"
+    physics: ClassVar = {"dt": 0.6, "alpha": 1.5, "memory": "tape"}

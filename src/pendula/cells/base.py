@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, overload
+from typing import Any, ClassVar, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
 
-from pendula._check import known_keys, per_unit, positive_int
+from pendula._check import StabilityWarning, known_keys, per_unit, positive_int
+from pendula.math.orthogonal import as_complex, orthogonality_defect
 from pendula.ops.fused import FusedScan
 
 State = tuple[Tensor, ...]
@@ -95,6 +97,7 @@ class Cell(nn.Module, ABC):
     dropout_last: ClassVar[bool] = False
 
     _kept: dict[str, Tensor] | None = None
+    _strayed: bool = False
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
@@ -151,6 +154,7 @@ class Cell(nn.Module, ABC):
             yield
             return
         self._kept = {}
+        self._watch_manifold()
         try:
             yield
         finally:
@@ -160,8 +164,102 @@ class Cell(nn.Module, ABC):
         """What the fused scan needs besides input and state."""
         return ()
 
+    def manifold(self) -> dict[str, str]:
+        """Parameters that `pendula.make_optimiser` keeps on their manifold: name -> "orthogonal" or "unitary".
+
+        An orthogonal one is (N, K) with K <= N; a unitary one is a real pair (2, N, K), the real part first.
+        """
+        return {}
+
+    def _watch_manifold(self) -> None:
+        """Say once, in training, that a parameter has left its manifold: some other optimiser has moved it."""
+        if self._strayed or not self.training or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return
+        for name, kind in self.manifold().items():
+            stored = getattr(self, name).detach()
+            # far above what products in half of float32's digits (TF32) can look like
+            allowed = max(1e-2, 4 * torch.finfo(stored.dtype).eps)
+            M = stored.to(torch.promote_types(stored.dtype, torch.float32))
+            with torch.autocast(M.device.type, enabled=False):
+                defect = float(orthogonality_defect(as_complex(M) if kind == "unitary" else M))
+            if defect > allowed:
+                self._strayed = True
+                warnings.warn(
+                    f"{type(self).__name__}: {name} is no longer {kind} (defect {defect:.2g}): train with "
+                    "pendula.make_optimiser(model, ...), which keeps it so; other optimisers move it off",
+                    StabilityWarning,
+                    stacklevel=2,
+                )
+
+    def rates(self) -> dict[str, float]:
+        """Factors of the learning rate of single parameters, for `pendula.make_optimiser`: name -> factor."""
+        return {}
+
+    def penalty(self) -> Tensor | None:
+        """What training adds to the loss of the task, for the network's own weights; None: nothing."""
+        return None
+
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.hidden_size}"
+
+
+class Pulled(NamedTuple):
+    """Gradients of the state before a step, its drive, its tau (None without one) and parameters by name."""
+
+    state: tuple[Tensor, ...]
+    drive: Tensor
+    tau: Tensor | None
+    parameters: dict[str, Tensor]
+
+
+class ReversibleCell(Cell):
+    """A cell whose step can be undone, so that the backward pass need not keep every state.
+
+    `memory` says what is kept: "store" (the outputs), "checkpoint" (the state at every `checkpoint_every`-th step),
+    "reverse" (the final state) or "tape" (everything, by PyTorch's autograd; can be differentiated twice).
+    """
+
+    memory: str
+    checkpoint_every: int
+
+    @abstractmethod
+    def unstep(
+        self, state: tuple[Tensor, ...], drive: Tensor, *, tau: Tensor | None = None, output: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """The state before a step, from the one after it. What `output`, kept from then, shows is not rebuilt."""
+
+    def pullback(
+        self,
+        before: tuple[Tensor, ...],
+        after: tuple[Tensor, ...],
+        drive: Tensor,
+        by_output: Tensor,
+        by_state: tuple[Tensor, ...],
+        *,
+        tau: Tensor | None = None,
+    ) -> Pulled:
+        """Gradients of what one step takes from those of what it gives; a cell may know its own by hand."""
+        with torch.enable_grad():
+            old = [s.detach().requires_grad_() for s in before]
+            drive = drive.detach().requires_grad_()
+            span = None if tau is None else tau.detach().requires_grad_()
+            new = self.step(tuple(old), drive, tau=span)
+            named = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+            learned = {name: tensor for name, tensor in named.items() if tensor.requires_grad}
+            wanted = [*old, drive, *([] if span is None else [span]), *learned.values()]
+            results = (self.output(new, drive), *new)
+            found = torch.autograd.grad(results, wanted, (by_output, *by_state), allow_unused=True)
+        full = [torch.zeros_like(w) if g is None else g for w, g in zip(wanted, found, strict=True)]
+        fields, first = len(old), len(wanted) - len(learned)
+        parameters = dict(zip(learned, full[first:], strict=True))
+        return Pulled(tuple(full[:fields]), full[fields], None if span is None else full[fields + 1], parameters)
+
+    def reversal_objection(self) -> str | None:
+        """Why undoing many steps would lose the state with the weights of now, as a sentence; None where it doesn't."""
+        return None
+
+
+MEMORIES = ("store", "checkpoint", "reverse", "tape")
 
 
 def uniform_(tensor: Tensor, fan_in: int) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from pendula._check import StabilityWarning, per_unit
-from pendula.cells.base import Cell, Positive
+from pendula._check import StabilityWarning, one_of, per_unit, positive_int
+from pendula.cells.base import MEMORIES, Positive, Pulled, ReversibleCell, once_per_scan
 
 
 class UnICORNNState(NamedTuple):
@@ -21,7 +22,7 @@ class UnICORNNState(NamedTuple):
     z: Tensor
 
 
-class UnICORNNCell(Cell):
+class UnICORNNCell(ReversibleCell):
     """Undamped oscillators that see only themselves; the input map V of the next layer mixes them.
 
         y'' = -s^2 (tanh(w * y + V u + b) + alpha y),   s = sigmoid(c), one per oscillator
@@ -34,8 +35,9 @@ class UnICORNNCell(Cell):
 
     The step Jacobian of each oscillator has determinant 1 exactly, and the step can be undone: `unstep`. The update and
     the starting distributions were read in the authors' code; the paper's bound on the state is recalled and fails
-    for long times (sheet 4.3), where the sheet derives another one. Time-locked dropout after the last layer, which
-    the authors' scripts have, is not part of the cell.
+    for long times (sheet 4.3), where the sheet derives another one. As in the authors' code, a layer's dropout also
+    acts behind the last layer. Their networks have no residual connections; the paper's skip connections are recalled
+    only, so the layer's `residual` is this library's.
 
     Args:
         input_size: I, features of the input.
@@ -44,6 +46,12 @@ class UnICORNNCell(Cell):
         dt: the largest time step an oscillator can take, positive; one number or one per oscillator. Each trains its
             own share s of it. Defaults of dt and alpha were chosen by measurement on validation data (``LOG.md``).
         alpha: stiffness, at least 0; one number or one per oscillator.
+        memory: what is kept for the backward pass. "store": the outputs, from which the velocities are rebuilt;
+            "checkpoint": the state at every `checkpoint_every`-th step, undone in between; "reverse": nothing but the
+            final state, whatever the number of steps; "tape": all, by PyTorch's autograd, for second derivatives. Where
+            alpha + min(w) < 0, or alpha = 0 and a w is negative, float32 can't undo many steps (sheet 3.3): "reverse"
+            then warns and uses checkpoints.
+        checkpoint_every: steps between two kept states.
 
     Shapes: drive (B, N); state y, z (B, N); output y.
 
@@ -71,10 +79,14 @@ class UnICORNNCell(Cell):
         *,
         dt: Any = 1.0,
         alpha: Any = 0.5,
+        memory: str = "store",
+        checkpoint_every: int = 64,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
         super().__init__(input_size, hidden_size)
+        self.memory = one_of("memory", memory, MEMORIES)
+        self.checkpoint_every = positive_int("checkpoint_every", checkpoint_every)
         place = {"device": device, "dtype": dtype}
         self.w = nn.Parameter(torch.empty(hidden_size, **place))
         self.c = nn.Parameter(torch.empty(hidden_size, **place))
@@ -109,26 +121,64 @@ class UnICORNNCell(Cell):
     def force(self, y: Tensor, drive: Tensor) -> Tensor:
         return torch.tanh(self.w * y + drive) + self.alpha * y
 
-    def h(self, tau: Tensor | None) -> Tensor:
-        """The step that each oscillator takes: (N,), or (B, N) with tau (B, 1)."""
-        h = self.dt * torch.sigmoid(self.c)
-        return h if tau is None else h * tau
+    @once_per_scan
+    def h(self) -> Tensor:
+        """The step that each oscillator takes (N,)."""
+        return self.dt * torch.sigmoid(self.c)
 
     def step(self, state: tuple[Tensor, ...], drive: Tensor, *, tau: Tensor | None = None) -> UnICORNNState:
         y, z = state
-        h = self.h(tau)
+        h = self.h if tau is None else self.h * tau
         # velocity before position: swapped, the scheme is no longer symplectic
         z = z - h * self.force(y, drive)
         y = y + h * z
         return UnICORNNState(y, z)
 
-    def unstep(self, state: tuple[Tensor, ...], drive: Tensor, *, tau: Tensor | None = None) -> UnICORNNState:
-        """The state before a step, from the one after it: exact but for rounding, which unstable motion amplifies."""
+    def unstep(
+        self, state: tuple[Tensor, ...], drive: Tensor, *, tau: Tensor | None = None, output: Tensor | None = None
+    ) -> UnICORNNState:
+        """The state before a step, from the one after it: exact but for rounding, which unstable motion amplifies.
+
+        With `output` (the kept y before the step) only the velocity is rebuilt, and rounding errors merely add up.
+        """
         y, z = state
-        h = self.h(tau)
-        y = y - h * z
+        h = self.h if tau is None else self.h * tau
+        y = y - h * z if output is None else output
         z = z + h * self.force(y, drive)
         return UnICORNNState(y, z)
+
+    def pullback(
+        self,
+        before: tuple[Tensor, ...],
+        after: tuple[Tensor, ...],
+        drive: Tensor,
+        by_output: Tensor,
+        by_state: tuple[Tensor, ...],
+        *,
+        tau: Tensor | None = None,
+    ) -> Pulled:
+        # by hand (sheet 3.1); the constants dt and alpha get their gradients from autograd if they want one
+        if self.dt.requires_grad or self.alpha.requires_grad:
+            return super().pullback(before, after, drive, by_output, by_state, tau=tau)
+        (y, _), (_, z) = before, after
+        s = torch.sigmoid(self.c)
+        h = self.dt * s if tau is None else self.dt * s * tau
+        t = torch.tanh(torch.addcmul(drive, self.w, y))
+        by_y = by_output + by_state[0]
+        by_z = torch.addcmul(by_state[1], h, by_y)
+        pull = h * by_z
+        by_drive = torch.addcmul(-pull, pull * t, t)
+        by_h = by_y * z - by_z * (t + self.alpha * y)
+        by_tau = None if tau is None else (by_h * (self.dt * s)).sum(-1, keepdim=True)
+        by_s = (by_h if tau is None else by_h * tau).sum(0) * self.dt
+        by_y = by_y + by_drive * self.w - self.alpha * pull
+        return Pulled((by_y, by_z), by_drive, by_tau, {"w": (by_drive * y).sum(0), "c": by_s * s * (1 - s)})
+
+    def reversal_objection(self) -> str | None:
+        w, alpha = self.w.detach(), self.alpha
+        if bool((alpha + w < 0).any()) or bool(((alpha == 0) & (w < 0)).any()):
+            return "UnICORNN with negative weights w beyond alpha can't be run backwards in floating point (sheet 3.3)"
+        return None
 
     def order(self) -> tuple[int, int]:
         return (1, 2)
@@ -138,3 +188,25 @@ class UnICORNNCell(Cell):
         y, z = state
         s = torch.sigmoid(self.c)
         return UnICORNNState(s * z, -s * self.force(y, drive))
+
+
+def author_weights(state_dict: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """V, b, w and c of each layer from a state dict of the authors' scripts (sheet 1.3).
+
+    Errors: ValueError when the names or sizes are not those of their networks.
+    """
+    layers: list[dict[str, Tensor]] = []
+    try:
+        while f"RNNs.{len(layers)}.c_" in state_dict or not layers:
+            depth = len(layers)
+            v, b = state_dict[f"DIs.{depth}.fc.weight"], state_dict[f"DIs.{depth}.fc.bias"]
+            w, c = state_dict[f"RNNs.{depth}.weight_hh"].flatten(), state_dict[f"RNNs.{depth}.c_"].flatten()
+            if not v.shape[0] == len(b) == len(w) == len(c):
+                raise ValueError(f"layer {depth} has sizes {v.shape[0]}, {len(b)}, {len(w)}, {len(c)}")
+            layers.append({"V": v.clone(), "b": b.clone(), "w": w.clone(), "c": c.clone()})
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"not a UnICORNN state dict of the authors ({error}): needs DIs.0.fc.weight, DIs.0.fc.bias, "
+            f"RNNs.0.weight_hh, RNNs.0.c_ and so on, got {', '.join(state_dict) or 'nothing'}"
+        ) from error
+    return layers

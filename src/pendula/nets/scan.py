@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from pendula import _check
-from pendula.cells.base import Cell, State
+from pendula.cells.base import Cell, ReversibleCell, State
+from pendula.nets.reversible import reversible
 
 BACKENDS = ("auto", "reference", "fused")
 
@@ -102,6 +103,9 @@ def _choose(cell: Cell, x: Tensor, lengths: Tensor | None, tau: Tensor | None, b
 def _reference(cell: Cell, x: Tensor, state: State, valid: Tensor | None, tau: Tensor | None) -> tuple[Tensor, State]:
     # the state keeps its type under autocast: only products are narrow
     drive = cell.drive(x).to(state[0].dtype)
+    if isinstance(cell, ReversibleCell) and cell.memory != "tape" and torch.is_grad_enabled():
+        stacked, state = reversible(cell, drive, state, valid, tau)
+        return stacked if valid is None else stacked.masked_fill(~valid.unsqueeze(-1), 0), state
     outputs = []
     for t, d in enumerate(drive.unbind(0)):
         new = cell.step(state, d, tau=None if tau is None else tau[t].unsqueeze(-1))
