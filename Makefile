@@ -7,18 +7,22 @@ CONSTRAINTS ?= constraints.txt
 # arguments of the demo, for example --seeds 1 --epochs 2
 DEMO ?=
 
-.PHONY: demo test check clean
+.PHONY: demo test check docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pendula demo $(DEMO)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 check: $(VENV)/.test
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests docs benchmarks
+	$(BIN)/ruff format --check src tests docs benchmarks
 	$(BIN)/mypy
+
+docs: $(VENV)/.test
+	$(BIN)/python docs/generate.py
+	$(BIN)/python -m tests.conformance
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("pendula needs Python 3.11 or later; set PYTHON=..." if sys.version_info < (3, 11) else 0)'

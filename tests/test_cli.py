@@ -218,7 +218,7 @@ def test_wrong_words_exit_with_2_and_help(words: list[str], needed: str, capsys:
         (["train", "--train.seed", "-1"], 2, "seed must be a whole number"),
         (["demo", "--seeds", "0"], 2, "seeds must be a whole number"),
         (["train", *SMALL, "--out", "/dev/null/run"], 3, "/dev/null"),
-        (["train", "--model.network", "LSTM", "--model.physics.dt", "1"], 2, "it has none"),
+        (["train", "--model.network", "Elman", "--model.physics.dt", "1"], 2, "it has none"),
         (["train", "--model.physics.learnable", "dt"], 2, "learnable must be a list"),
         (["data", "check", "mnits"], 3, "did you mean 'mnist'?"),
     ],

@@ -1,8 +1,10 @@
 """What the documentation shows runs, and what it points to exists."""
 
+import importlib.util
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import torch
 import pendula
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -20,7 +22,8 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (code,) = blocks(ROOT / "README.md", "python")
+    code, networks = blocks(ROOT / "README.md", "python")
+    exec(networks, {})
     names: dict[str, object] = {}
     exec(code, names)
     outputs = names["outputs"]
@@ -29,12 +32,13 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     assert (tmp_path / "my-model" / "spec.json").exists()
 
 
-def test_the_example_of_a_new_network_runs_and_learns() -> None:
+def test_the_example_of_a_new_network_runs_and_learns(monkeypatch: pytest.MonkeyPatch) -> None:
     code = blocks(ROOT / "docs" / "add-a-network.md", "python")[0]
-    head = "from typing import NamedTuple\nimport torch\nfrom torch import Tensor, nn\n"
-    head += "from torch.nn.functional import linear\n"
-    names: dict[str, object] = {}
-    exec(head + "from pendula.cells.base import Cell, Positive, uniform_\n" + code, names)
+    # a module of its own, as a user's file would be: its annotations are looked up there
+    module = types.ModuleType("leaky")
+    names = vars(module)
+    monkeypatch.setitem(sys.modules, "leaky", module)
+    exec(code, names)
     from pendula.nets.layers import layer
 
     leaky = layer(names["LeakyCell"])(3, 5, num_layers=2, bidirectional=True, dt=0.2).double()  # type: ignore[arg-type]
@@ -70,9 +74,20 @@ def test_the_changelog_and_the_citation_know_the_version() -> None:
     assert f"version: {pendula.__version__}" in (ROOT / "CITATION.cff").read_text()
 
 
+def test_the_pages_of_the_networks_are_those_of_their_docstrings() -> None:
+    place = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert place is not None
+    assert place.loader is not None
+    generate = importlib.util.module_from_spec(place)
+    place.loader.exec_module(generate)
+    written = {path.name: path.read_text() for path in generate.FOLDER.glob("*.md")}
+    assert written == generate.pages(), "run `make docs`, or python docs/generate.py"
+
+
 def test_every_network_is_exported_and_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
+    missing = [name for name in pendula.LAYERS if f"`{name}`" not in readme]
+    assert not missing, f"no row in the table of networks in README.md: {missing}"
     for name, layer in pendula.LAYERS.items():
-        assert getattr(pendula, name) is layer
+        assert getattr(pendula, name, None) is layer, f'{name} = LAYERS["{name}"] is missing in pendula/__init__.py'
         assert name in pendula.__all__
-        assert f"`{name}`" in readme

@@ -48,7 +48,9 @@ def one_of(name: str, value: str, choices: Iterable[str]) -> str:
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     """A tail for an error message: the nearest known name, or nothing."""
-    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
+    names = list(known)
+    same = [name for name in names if name.lower() == str(word).lower()]
+    near = same or difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
@@ -145,3 +147,12 @@ def finite_number(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError(f"{name} must be a finite number, got {value!r}")
     return float(value)
+
+
+def between(name: str, value: float, low: float, high: float) -> float:
+    """A number from low to high, both included; high may be infinite."""
+    number = finite_number(name, value)
+    if not low <= number <= high:
+        needed = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
+        raise ValueError(f"{name} must be {needed}, got {value!r}")
+    return number

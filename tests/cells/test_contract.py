@@ -13,4 +13,5 @@ TESTS = "\n".join(path.read_text() for path in Path(__file__).parent.glob("test_
 @pytest.mark.parametrize("network", sorted(pendula.LAYERS))
 def test_every_network_stands_under_the_layer_contract(network: str) -> None:
     # a class of tests that inherits LayerContract (or a class that does) and names the network
-    assert re.search(rf'^class Test\w+\(\w+\):\n(    """.*\n)?\n?    network = "{network}"$', TESTS, re.MULTILINE)
+    found = re.search(rf'^class Test\w+\(\w+\):\n(    """.*\n)?\n?    network = "{network}"$', TESTS, re.MULTILINE)
+    assert found, f'tests/cells: no class that inherits LayerContract begins with network = "{network}"'

@@ -210,7 +210,7 @@ class Watched(CoRNNCell):
 def test_under_autocast_the_narrow_products_are_summed_in_the_type_of_the_state() -> None:
     cell = Watched(2, 3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        pendula.scan(cell, torch.randn(4, 2, 2))
+        pendula.scan(cell, torch.randn(4, 2, 2), backend="reference")
     assert cell.seen == torch.float32
 
 

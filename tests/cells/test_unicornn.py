@@ -11,7 +11,17 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from pendula import Model, ModelSpec, Node, ShapeError, StabilityWarning, UnICORNN, model_from_authors, scan
+from pendula import (
+    BackendError,
+    Model,
+    ModelSpec,
+    Node,
+    ShapeError,
+    StabilityWarning,
+    UnICORNN,
+    model_from_authors,
+    scan,
+)
 from pendula.cells import UnICORNNCell
 from pendula.cells.unicornn import UnICORNNState
 from tests.contracts.layer import LayerContract
@@ -459,3 +469,11 @@ class TestUnICORNNReverse(LayerContract):
 class TestUnICORNNTape(LayerContract):
     network = "UnICORNN"
     physics: ClassVar = {"dt": 0.6, "alpha": 1.5, "memory": "tape"}
+    # the tape is what the compiled scan does without
+    backends: ClassVar = ("reference",)
+    test_the_fused_scan_gives_the_gradients_of_the_reference = None
+
+
+def test_the_compiled_scan_declines_the_tape() -> None:
+    with pytest.raises(BackendError, match="memory='tape' keeps everything on PyTorch's tape"):
+        UnICORNN(2, 3, memory="tape", backend="fused")(torch.zeros(4, 1, 2))

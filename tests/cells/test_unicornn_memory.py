@@ -24,7 +24,7 @@ def gradients_of(cell: UnICORNNCell, x: Tensor, memory: str, spans: Tensor | Non
     cell.memory = memory
     x = x.clone().requires_grad_()
     spans = None if spans is None else spans.clone().requires_grad_()
-    outputs, final = scan(cell, x, timespans=spans)
+    outputs, final = scan(cell, x, timespans=spans, backend="reference")
     weigh(outputs, *final).backward()
     found = {"x": x.grad, **{name: p.grad for name, p in cell.named_parameters()}}
     return found if spans is None else {**found, "spans": spans.grad}
@@ -46,7 +46,7 @@ def test_u16_gradients_of_constants_are_those_of_the_tape(memory: str) -> None:
         cell.memory = mode
         cell.dt.requires_grad_()
         cell.alpha.requires_grad_()
-        weigh(scan(cell, x)[0]).backward()
+        weigh(scan(cell, x, backend="reference")[0]).backward()
         found.append([cell.dt.grad, cell.alpha.grad, cell.w.grad, cell.c.grad])
     assert_close(*found, **U16)
 
@@ -60,25 +60,26 @@ def unstable() -> tuple[UnICORNNCell, Tensor]:
     return cell, torch.randn(17_984, 1, 2, dtype=torch.float64)
 
 
-def final_step_gradient(cell: UnICORNNCell, x: Tensor, memory: str) -> Tensor:
+def final_step_gradient(cell: UnICORNNCell, x: Tensor, memory: str, backend: str = "reference") -> Tensor:
     """Of the loss 1/2 |y_T|^2 with respect to w, in float64."""
     cell = copy.deepcopy(cell)
     cell.memory = memory
-    _, final = scan(cell, x)
+    _, final = scan(cell, x, backend=backend)
     (0.5 * final.y.square().sum()).backward()
     assert cell.w.grad is not None
     return cell.w.grad.double()
 
 
+@pytest.mark.parametrize("backend", ["reference", "auto"])
 def test_u16_in_float32_the_kept_outputs_hold_the_gradient_that_reversal_loses(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
     cell, x = unstable()
     exact = final_step_gradient(cell, x, "tape")
     single, given = copy.deepcopy(cell).float(), x.float()
 
     def error(memory: str) -> float:
-        return float((final_step_gradient(single, given, memory) - exact).norm() / exact.norm())
+        return float((final_step_gradient(single, given, memory, backend) - exact).norm() / exact.norm())
 
     assert error("store") < 1e-3
     with pytest.warns(StabilityWarning, match=r"can't be run backwards.*memory='checkpoint' is used instead"):
@@ -99,7 +100,7 @@ def test_reversal_is_refused_where_the_sheet_shows_it_failing(alpha: float, w: f
 
 def kept(memory: str, steps: int) -> int:
     """Numbers that a forward pass keeps for the backward one, each storage once, beyond its input and output."""
-    layer = UnICORNN(1, 32, memory=memory, checkpoint_every=50)
+    layer = UnICORNN(1, 32, memory=memory, checkpoint_every=50, backend="reference")
     x = torch.randn(steps, 4, 1)
     sizes: dict[int, int] = {}
 
@@ -127,7 +128,7 @@ def test_reversal_keeps_the_drive_and_nothing_that_grows() -> None:
 def test_second_derivatives_need_the_tape() -> None:
     x = torch.randn(5, 2, 1, dtype=torch.float64, requires_grad=True)
     for memory in ("tape", "store"):
-        layer = UnICORNN(1, 3, memory=memory, dtype=torch.float64)
+        layer = UnICORNN(1, 3, memory=memory, dtype=torch.float64, backend="reference")
         (first,) = torch.autograd.grad(layer(x)[0].square().sum(), x, create_graph=True)
         if memory == "tape":
             first.sum().backward()

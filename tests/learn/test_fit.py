@@ -15,11 +15,13 @@ import torch
 from pendula import DataError, Model, ModelSpec, Node, load
 from pendula.learn import BPTT
 from pendula.learn.fit import Diverged, evaluate, fit
+from pendula.learn.geodesic import Geodesic
 from pendula.learn.training import Training
+from pendula.math.orthogonal import orthogonality_defect
 from pendula.nets.checkpoint import read_tensors
 
 sys.path.insert(0, str(Path(__file__).parent))
-from toy import TRAINING, SignOfSum, model
+from toy import TRAINING, SignOfSum, model, spectral
 
 TOY = Path(__file__).parent / "toy.py"
 
@@ -158,13 +160,63 @@ def test_a_diverged_run_says_where_and_keeps_the_last_good_model(tmp_path: Path)
     assert all(t.isfinite().all() for t in weights(tmp_path / "bad" / "last").values())
 
 
-def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
+def test_geodesic_steps_killed_and_resumed_end_with_the_same_bits(tmp_path: Path) -> None:
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    assert start(whole, "spectral").wait(120) == 0
+    process = start(folder, "spectral", "slow")
+    for _ in range(7):
+        assert process.stdout.readline() == "batch\n", process.stderr.read()
+    process.send_signal(signal.SIGKILL)
+    process.wait(60)
+    assert not (folder / "last").exists() or not same(weights(folder / "last"), weights(whole / "last"))
+    assert start(folder, "spectral", "resume").wait(120) == 0
+    for which in ("best", "last"):
+        assert same(weights(folder / which), weights(whole / which))
+    ended, began = weights(whole / "last"), spectral().state_dict()
+    bases = [name for name in ended if name.endswith((".U", ".V"))]
+    assert len(bases) == 4
+    for name in bases:
+        assert orthogonality_defect(ended[name]) < 1e-6
+        assert (ended[name] - began[name]).abs().max() > 1e-4
+
+
+def test_a_schedule_keeps_the_shares_of_the_learning_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[float]] = []
+    step = Geodesic.step
+
+    def spy(self: Geodesic, closure: object = None) -> object:
+        seen.append([group["lr"] for group in self.param_groups])
+        return step(self, closure)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Geodesic, "step", spy)
+    training = Training(epochs=2, batch_size=30, learning_rate=0.1, schedule="drop", drop_after=(1,), accelerator="cpu")
+    fit(spectral(), SignOfSum(), training, tmp_path)
+    # the rest, the spectrum at 1 / 2 m, the bases
+    assert seen[0] == pytest.approx([0.1 / 0.6, 0.1, 0.01])
+    assert seen[1] == pytest.approx([0.01 / 0.6, 0.01, 0.001])
+
+
+def test_penalties_are_felt_and_not_reported(tmp_path: Path) -> None:
+    node = Node("SpectralRNN", 8, physics={"margin": 0.5, "prior": 100.0})
+    torch.manual_seed(0)
+    net = Model(ModelSpec(2, 2, (node,), labels=("no", "yes")))
+    with torch.no_grad():
+        net.layers["layer0"].cells[0].p.fill_(2.0)
+    training = Training(epochs=4, batch_size=3, learning_rate=0.1, accelerator="cpu")
+    fitted = fit(net, SignOfSum(), training, tmp_path)
+    # 100 sum (s - 1)^2 was 116 at the start; the loss of the task is about log 2
+    assert max(line["train_loss"] for line in fitted.history) < 2
+    assert (net.layers["layer0"].cells[0].s - 1).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("network", [[], ["spectral"]], ids=["CoRNN", "SpectralRNN"])
+def test_two_processes_take_the_steps_of_one(tmp_path: Path, network: list[str]) -> None:
     alone, both = tmp_path / "alone", tmp_path / "both"
-    assert start(alone, "sgd").wait(120) == 0
+    assert start(alone, "sgd", *network).wait(120) == 0
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29713"]
     environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     done = subprocess.run(
-        [*command, str(TOY), str(both), "sgd"], capture_output=True, text=True, timeout=240, env=environment
+        [*command, str(TOY), str(both), "sgd", *network], capture_output=True, text=True, timeout=240, env=environment
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "batch" in done.stdout

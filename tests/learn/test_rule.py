@@ -1,17 +1,18 @@
 """Backpropagation through time, whole and truncated."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from pendula import BPTT
-from pendula.learn.rule import carry_on
+from pendula.learn.rule import carry_on, penalties
 from pendula.learn.training import Training
 
 sys.path.insert(0, str(Path(__file__).parent))
-from toy import SignOfSum, model
+from toy import SignOfSum, model, spectral
 
 
 def gradients(net: torch.nn.Module) -> list[torch.Tensor]:
@@ -29,6 +30,31 @@ def test_whole_bptt_leaves_the_gradient_of_the_loss_in_every_parameter() -> None
     direct.backward()
     assert loss == direct.detach()
     assert all(torch.equal(a, b) for a, b in zip(left, gradients(net), strict=True))
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25])
+def test_penalties_of_the_cells_are_differentiated_whole_and_not_reported(share: float) -> None:
+    net, task = spectral().double(), SignOfSum()
+    with torch.no_grad():
+        for layer in net.layers.values():
+            for cell in layer.cells:
+                cell.p.normal_()
+    batch = replace(next(task.batches("train", 30)).to("cpu", torch.float64), share=share)
+    loss, _ = BPTT()(net, batch, task.loss, lambda value: value.backward())
+    left = gradients(net)
+    net.zero_grad()
+    direct = task.loss(net(batch.x, lengths=batch.lengths)[0], batch)
+    added = penalties(net)
+    cells = [cell for layer in net.layers.values() for cell in layer.cells]
+    assert len(cells) == 2
+    assert added.detach() == pytest.approx(sum(cell.penalty().item() for cell in cells), rel=1e-12)
+    (share * direct + added).backward()
+    assert loss == direct.detach()
+    assert all(torch.allclose(a, b, rtol=1e-12, atol=1e-15) for a, b in zip(left, gradients(net), strict=True))
+
+
+def test_a_model_whose_cells_add_nothing_has_no_penalty() -> None:
+    assert penalties(model()) is None
 
 
 def test_windows_with_carried_states_run_the_same_sequences() -> None:

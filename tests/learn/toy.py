@@ -38,6 +38,14 @@ def model(per_step: bool = False, dropout: float = 0.3) -> Model:
     return Model(ModelSpec(2, 2, (node,), pool=pool, labels=("no", "yes")))
 
 
+def spectral() -> Model:
+    """A network with orthogonal bases, penalties and a trained initial state."""
+    torch.manual_seed(0)
+    physics = {"margin": 0.3, "orthogonality": 0.01, "prior": 0.02, "decay": 0.001, "rate_by_margin": True}
+    node = Node("SpectralRNN", 8, num_layers=2, physics=physics)
+    return Model(ModelSpec(2, 2, (node,), labels=("no", "yes")))
+
+
 TRAINING = Training(
     epochs=6,
     batch_size=8,
@@ -51,7 +59,10 @@ TRAINING = Training(
 
 
 def main(folder: str, *flags: str) -> None:
-    """Train in `folder`; "slow" waits after every batch, to be killed; "sgd" takes plain gradient steps."""
+    """Train in `folder`; "slow" waits after every batch, to be killed; "sgd" takes plain gradient steps.
+
+    "spectral" trains the network with orthogonal bases.
+    """
     import time
     from dataclasses import replace
 
@@ -59,12 +70,14 @@ def main(folder: str, *flags: str) -> None:
 
     torch.set_num_threads(1)
     training, task, net = TRAINING, SignOfSum(), model()
+    if "spectral" in flags:
+        net, training = spectral(), replace(training, bases_rate=0.5)
     if "sgd" in flags:
         # plain steps on uneven batches (30 rows in batches of 7): the weights are a sum of gradients
         training = Training(
             epochs=2, batch_size=7, learning_rate=0.1, optimiser="sgd", accelerator="cpu", precision="64-true"
         )
-        net = model(dropout=0.0).double()
+        net = spectral().double() if "spectral" in flags else model(dropout=0.0).double()
         # one process has nothing to validate on
         task.parts["validation"] = task.parts["validation"].take(torch.arange(1))
     if "nan" in flags:

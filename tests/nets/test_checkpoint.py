@@ -54,9 +54,11 @@ def test_labels_and_graphs_come_back(tmp_path: Path) -> None:
     assert pendula.load(pendula.save(built, tmp_path / "model")).spec == built.spec
 
 
-def test_the_backend_is_chosen_when_loading(folder: Path) -> None:
-    with pytest.raises(pendula.BackendError, match="no fused scan"):
-        pendula.load(folder, backend="fused")(torch.zeros(3, 1, 2))
+def test_the_backend_is_chosen_when_loading(tmp_path: Path) -> None:
+    built = Model(ModelSpec(2, 2, (Node("LEM", 3),)))
+    loaded = pendula.load(pendula.save(built, tmp_path / "model"), backend="fused")
+    with pytest.raises(pendula.BackendError, match="LEM has no fused scan"):
+        loaded(torch.zeros(3, 1, 2))
 
 
 def test_missing_parents_are_made(tmp_path: Path) -> None:

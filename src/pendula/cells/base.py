@@ -7,13 +7,15 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, NamedTuple, overload
+from operator import attrgetter
+from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor, nn
 
 from pendula._check import StabilityWarning, known_keys, per_unit, positive_int
-from pendula.math.orthogonal import as_complex, orthogonality_defect
+from pendula.math.orthogonal import orthogonality_defect
+from pendula.math.unitary import complex_of
 from pendula.ops.fused import FusedScan
 
 State = tuple[Tensor, ...]
@@ -95,12 +97,16 @@ class Cell(nn.Module, ABC):
     fused: ClassVar[FusedScan | None] = None
     # whether a layer's dropout acts behind its last cell too, unless the user says otherwise
     dropout_last: ClassVar[bool] = False
+    # whether the cell drops out within itself, by its `dropout`, which a layer sets and then drops nothing behind it
+    drops_inside: ClassVar[bool] = False
+    dropout: float = 0.0
 
-    _kept: dict[str, Tensor] | None = None
+    _kept: dict[str, Tensor] | None
     _strayed: bool = False
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
+        self._kept = None
         self.input_size = positive_int("input_size", input_size)
         self.hidden_size = positive_int("hidden_size", hidden_size)
 
@@ -160,14 +166,14 @@ class Cell(nn.Module, ABC):
         finally:
             self._kept = None
 
-    def operands(self) -> tuple[Tensor, ...]:
-        """What the fused scan needs besides input and state."""
+    def operands(self) -> tuple[Any, ...]:
+        """What the fused scan needs besides input and state: tensors, and plain values such as a variant's name."""
         return ()
 
     def manifold(self) -> dict[str, str]:
         """Parameters that `pendula.make_optimiser` keeps on their manifold: name -> "orthogonal" or "unitary".
 
-        An orthogonal one is (N, K) with K <= N; a unitary one is a real pair (2, N, K), the real part first.
+        An orthogonal one is (N, K) with K <= N; a unitary one is real, (N, 2K) as [Re | Im]. Dots lead into modules.
         """
         return {}
 
@@ -176,12 +182,12 @@ class Cell(nn.Module, ABC):
         if self._strayed or not self.training or not torch.is_grad_enabled() or torch.compiler.is_compiling():
             return
         for name, kind in self.manifold().items():
-            stored = getattr(self, name).detach()
+            stored: Tensor = attrgetter(name)(self).detach()
             # far above what products in half of float32's digits (TF32) can look like
             allowed = max(1e-2, 4 * torch.finfo(stored.dtype).eps)
             M = stored.to(torch.promote_types(stored.dtype, torch.float32))
             with torch.autocast(M.device.type, enabled=False):
-                defect = float(orthogonality_defect(as_complex(M) if kind == "unitary" else M))
+                defect = float(orthogonality_defect(complex_of(M) if kind == "unitary" else M))
             if defect > allowed:
                 self._strayed = True
                 warnings.warn(
@@ -190,6 +196,7 @@ class Cell(nn.Module, ABC):
                     StabilityWarning,
                     stacklevel=2,
                 )
+                return
 
     def rates(self) -> dict[str, float]:
         """Factors of the learning rate of single parameters, for `pendula.make_optimiser`: name -> factor."""
@@ -201,65 +208,6 @@ class Cell(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.hidden_size}"
-
-
-class Pulled(NamedTuple):
-    """Gradients of the state before a step, its drive, its tau (None without one) and parameters by name."""
-
-    state: tuple[Tensor, ...]
-    drive: Tensor
-    tau: Tensor | None
-    parameters: dict[str, Tensor]
-
-
-class ReversibleCell(Cell):
-    """A cell whose step can be undone, so that the backward pass need not keep every state.
-
-    `memory` says what is kept: "store" (the outputs), "checkpoint" (the state at every `checkpoint_every`-th step),
-    "reverse" (the final state) or "tape" (everything, by PyTorch's autograd; can be differentiated twice).
-    """
-
-    memory: str
-    checkpoint_every: int
-
-    @abstractmethod
-    def unstep(
-        self, state: tuple[Tensor, ...], drive: Tensor, *, tau: Tensor | None = None, output: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
-        """The state before a step, from the one after it. What `output`, kept from then, shows is not rebuilt."""
-
-    def pullback(
-        self,
-        before: tuple[Tensor, ...],
-        after: tuple[Tensor, ...],
-        drive: Tensor,
-        by_output: Tensor,
-        by_state: tuple[Tensor, ...],
-        *,
-        tau: Tensor | None = None,
-    ) -> Pulled:
-        """Gradients of what one step takes from those of what it gives; a cell may know its own by hand."""
-        with torch.enable_grad():
-            old = [s.detach().requires_grad_() for s in before]
-            drive = drive.detach().requires_grad_()
-            span = None if tau is None else tau.detach().requires_grad_()
-            new = self.step(tuple(old), drive, tau=span)
-            named = {**dict(self.named_parameters()), **dict(self.named_buffers())}
-            learned = {name: tensor for name, tensor in named.items() if tensor.requires_grad}
-            wanted = [*old, drive, *([] if span is None else [span]), *learned.values()]
-            results = (self.output(new, drive), *new)
-            found = torch.autograd.grad(results, wanted, (by_output, *by_state), allow_unused=True)
-        full = [torch.zeros_like(w) if g is None else g for w, g in zip(wanted, found, strict=True)]
-        fields, first = len(old), len(wanted) - len(learned)
-        parameters = dict(zip(learned, full[first:], strict=True))
-        return Pulled(tuple(full[:fields]), full[fields], None if span is None else full[fields + 1], parameters)
-
-    def reversal_objection(self) -> str | None:
-        """Why undoing many steps would lose the state with the weights of now, as a sentence; None where it doesn't."""
-        return None
-
-
-MEMORIES = ("store", "checkpoint", "reverse", "tape")
 
 
 def uniform_(tensor: Tensor, fan_in: int) -> None:

@@ -13,6 +13,8 @@ from torch.nn.functional import linear
 from pendula._check import StabilityWarning, known_keys, one_of
 from pendula.cells.base import Cell, Positive, uniform_
 from pendula.math.oscillator import VARIANTS, stability_objections
+from pendula.ops.cornn import CORNN_SCAN
+from pendula.ops.fused import FusedScan
 
 INITS = ("concat", "separate", "split")
 LEARNABLE = ("dt", "gamma", "epsilon")
@@ -68,6 +70,7 @@ class CoRNNCell(Cell):
     State: ClassVar[type[Any]] = CoRNNState
     equation: ClassVar[str] = "y'' = tanh(W y + W_z y' + V u + b) - gamma y - epsilon y'"
     source: ClassVar[str] = "Rusch and Mishra 2021, arXiv 2010.00951"
+    fused: ClassVar[FusedScan | None] = CORNN_SCAN
     dt, gamma, epsilon = Positive(), Positive(), Positive()
 
     def __init__(
@@ -135,6 +138,9 @@ class CoRNNCell(Cell):
         # velocity before position: swapped, this would be forward Euler, which is less stable
         y = y + dt * z
         return CoRNNState(y, z)
+
+    def operands(self) -> tuple[Any, ...]:
+        return self.W, self.W_z, self.V, self.b, self.dt, self.gamma, self.epsilon, self.variant == "implicit"
 
     def order(self) -> tuple[int, int]:
         return (1, 2)

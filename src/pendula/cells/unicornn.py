@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from pendula._check import StabilityWarning, one_of, per_unit, positive_int
-from pendula.cells.base import MEMORIES, Positive, Pulled, ReversibleCell, once_per_scan
+from pendula.cells.base import Positive, once_per_scan
+from pendula.cells.reversible import MEMORIES, Pulled, ReversibleCell
+from pendula.ops.fused import FusedScan
+from pendula.ops.unicornn import UNICORNN_SCAN
 
 
 class UnICORNNState(NamedTuple):
@@ -68,6 +71,7 @@ class UnICORNNCell(ReversibleCell):
     equation: ClassVar[str] = "y'' = -s^2 (tanh(w * y + V u + b) + alpha y),  s = sigmoid(c)"
     source: ClassVar[str] = "Rusch and Mishra 2021, arXiv 2103.05487"
     dropout_last: ClassVar[bool] = True
+    fused: ClassVar[FusedScan | None] = UNICORNN_SCAN
     dt = Positive()
     alpha: Tensor
 
@@ -179,6 +183,9 @@ class UnICORNNCell(ReversibleCell):
         if bool((alpha + w < 0).any()) or bool(((alpha == 0) & (w < 0)).any()):
             return "UnICORNN with negative weights w beyond alpha can't be run backwards in floating point (sheet 3.3)"
         return None
+
+    def operands(self) -> tuple[Any, ...]:
+        return self.w, self.h, self.alpha, self.V, self.b, self.memory_of_now(), self.checkpoint_every
 
     def order(self) -> tuple[int, int]:
         return (1, 2)

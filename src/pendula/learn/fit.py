@@ -127,7 +127,7 @@ def fit(
             ):
                 torch.manual_seed(_stream(training.seed, at.epoch, at.batch, fabric.global_rank))
                 for group in optimiser.param_groups:
-                    group["lr"] = training.rate(at.epoch, at.batch, batches)
+                    group["lr"] = training.rate(at.epoch, at.batch, batches) * group.get("lr_scale", 1.0)
                 carried = None
                 batch = batch.to(fabric.device, _dtype(model))
                 if training.input_noise:

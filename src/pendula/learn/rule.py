@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pendula._check import positive_int
+from pendula.cells import Cell
 from pendula.tasks.base import Batch
 
 Loss = Callable[[Tensor, Batch], Tensor]
@@ -76,8 +77,19 @@ class BPTT:
     ) -> tuple[Tensor, Carried]:
         output, final = model(batch.x, state, lengths=batch.lengths, timespans=batch.timespans)
         value = loss(output, batch)
-        backward(value * batch.share)
+        penalty = penalties(model)
+        share = value * batch.share
+        backward(share if penalty is None else share + penalty)
         return value.detach(), {name: type(s)(*(t.detach() for t in s)) for name, s in final.items()}
+
+
+def penalties(model: nn.Module) -> Tensor | None:
+    """The sum of what the cells of a model add to the loss (`Cell.penalty`); None when none adds anything.
+
+    It is differentiated and not reported: the loss stays the task's. Every process adds the whole of it.
+    """
+    found = [p for module in model.modules() if isinstance(module, Cell) if (p := module.penalty()) is not None]
+    return torch.stack(found).sum() if found else None
 
 
 def carry_on(state: Carried, rows: Tensor | None) -> Carried:

@@ -10,14 +10,9 @@ import torch
 from torch import nn
 
 from pendula._check import finite_number, one_of, positive_int
+from pendula.learn.geodesic import OPTIMISERS, make_optimiser
 from pendula.learn.rule import BPTT, LearningRule
 
-OPTIMISERS = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "rmsprop": torch.optim.RMSprop,
-    "sgd": torch.optim.SGD,
-}
 SCHEDULES = ("constant", "cosine", "drop")
 
 
@@ -38,6 +33,8 @@ class Training:
         batch_size: sequences per optimiser step, over all processes together.
         learning_rate: step size of the optimiser at its highest.
         optimiser: adam, adamw, rmsprop or sgd, with PyTorch's defaults.
+        bases_rate: learning rate of orthogonal and unitary parameters, as a share of learning_rate; they take
+            geodesic steps, and no weight decay, whichever the optimiser.
         weight_decay: as the optimiser defines it.
         momentum: of sgd.
         schedule: constant; cosine (falls to zero); or drop (times drop_factor after each epoch in drop_after).
@@ -61,6 +58,7 @@ class Training:
     batch_size: int = 64
     learning_rate: float = 1e-2
     optimiser: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
+    bases_rate: float = 0.1
     weight_decay: float = 0.0
     momentum: float = 0.0
     schedule: Literal["constant", "cosine", "drop"] = "constant"
@@ -95,7 +93,7 @@ class Training:
         here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         if not here.get(self.accelerator, True):
             raise ValueError(f"accelerator={self.accelerator!r} is not usable by this torch: use cpu or auto")
-        for name in ("learning_rate", "drop_factor", "clip_norm"):
+        for name in ("learning_rate", "bases_rate", "drop_factor", "clip_norm"):
             value = getattr(self, name)
             if value is not None and finite_number(name, value) <= 0:
                 raise ValueError(f"{name} must be positive, got {value}")
@@ -108,11 +106,10 @@ class Training:
         return BPTT(self.window)
 
     def make_optimiser(self, model: nn.Module) -> torch.optim.Optimizer:
-        options = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+        options = {"weight_decay": self.weight_decay}
         if self.optimiser == "sgd":
             options["momentum"] = self.momentum
-        optimiser: torch.optim.Optimizer = OPTIMISERS[self.optimiser](model.parameters(), **options)
-        return optimiser
+        return make_optimiser(model, self.optimiser, lr=self.learning_rate, bases_lr_scale=self.bases_rate, **options)
 
     def rate(self, epoch: int, batch: int, batches: int) -> float:
         """The learning rate of a batch: a pure function of where the run is, so there is nothing to restore.

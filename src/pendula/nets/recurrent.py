@@ -24,7 +24,8 @@ class Recurrent(nn.Module):
         num_layers: L, cells stacked on one another.
         bias: whether the cells have biases.
         batch_first: the input and the outputs are (B, T, features) instead of (T, B, features).
-        dropout: probability between layers, one mask per sequence held over all times.
+        dropout: probability between layers, one mask per sequence held over all times. A cell that `drops_inside`
+            does it itself, within its block.
         bidirectional: D = 2 directions, outputs side by side.
         residual: from the second layer on, a layer's input is added to its output (after the dropout).
         dropout_last: whether the dropout also acts behind the last layer; None: as the network's authors do.
@@ -77,6 +78,8 @@ class Recurrent(nn.Module):
         for own in by_layer:
             size = input_size if not cells else self.directions * cells[-1].output_size
             cells += [build(size, hidden_size, bias, device=device, dtype=dtype, **own) for _ in range(self.directions)]
+        if num_layers > 1:
+            one_width(cells, by_layer)
         self.cells = nn.ModuleList(cells)
 
     @property
@@ -191,10 +194,13 @@ class Recurrent(nn.Module):
         back = _backwards(count, steps, batch, x.device) if self.bidirectional else None
         finals: list[State] = []
         for layer in range(self.num_layers):
+            rate = self.dropout if self.dropout_last or layer + 1 < self.num_layers else 0.0
             outputs = []
             for direction in range(self.directions):
                 index = layer * self.directions + direction
                 cell = self._cell(index)
+                if cell.drops_inside:
+                    cell.dropout = rate
                 state = None if hx is None else cell.State(*(s[index] for s in hx))
                 if direction == 0:
                     out, final = run(cell, x, state, lengths=count, tau=timespans, backend=self.backend)
@@ -209,8 +215,8 @@ class Recurrent(nn.Module):
                 outputs.append(out)
                 finals.append(final)
             out = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
-            if self.dropout and self.training and (layer + 1 < self.num_layers or self.dropout_last):
-                out = out * drop(torch.ones_like(out[0]), self.dropout)
+            if rate and self.training and not self.cell_type.drops_inside:
+                out = out * drop(torch.ones_like(out[0]), rate)
             x = x + out if self.residual and layer else out
         return x, self.cell_type.State(*(torch.stack(field) for field in zip(*finals, strict=True)))
 
@@ -268,6 +274,19 @@ def per_layer(name: str, value: Any, layers: int) -> list[Any]:
             f"layers, or a tensor for one value per unit"
         )
     return list(value)
+
+
+def one_width(cells: list[Cell], by_layer: list[dict[str, Any]]) -> None:
+    """Refuse layers whose states differ in width: each field of a state is one tensor for all layers."""
+    widths = zip(*([s.shape[1] for s in cell.initial_state(1)] for cell in cells), strict=True)
+    for field, wide in zip(cells[0].State._fields, widths, strict=True):
+        if len(set(wide)) > 1:
+            lists = {name: [own[name] for own in by_layer] for name in by_layer[0]}
+            given = ", ".join(f"{n}={v}" for n, v in lists.items() if len(set(map(str, v))) > 1)
+            raise ValueError(
+                f"{given} gives the layers different widths of {field} in the state ({min(wide)} to {max(wide)} units),"
+                " which is one tensor for all layers: give one number, or take separate layers, one after the other"
+            )
 
 
 def _batch_of_one(state: Tensor) -> Tensor:

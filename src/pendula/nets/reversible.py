@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -11,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pendula._check import StabilityWarning
-from pendula.cells.base import ReversibleCell, State
+from pendula.cells.base import State
+from pendula.cells.reversible import ReversibleCell
 
 
 def reversible(
@@ -24,15 +23,7 @@ def reversible(
     every `cell.checkpoint_every`-th step, undone in between. "reverse": the final state only. The drive is kept in all
     of them. Gradients are those of the reference up to rounding; they can't be differentiated again.
     """
-    memory = cell.memory
-    objection = cell.reversal_objection() if memory == "reverse" else None
-    if objection is not None:
-        warnings.warn(
-            f"{objection}: memory='checkpoint' is used instead of 'reverse' for this pass",
-            StabilityWarning,
-            stacklevel=4,
-        )
-        memory = "checkpoint"
+    memory = cell.memory_of_now()
     # buffers too: somebody may ask for the gradient of a constant
     named = {**dict(cell.named_parameters()), **dict(cell.named_buffers())}
     learned = {name: tensor for name, tensor in named.items() if tensor.requires_grad}

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from pendula import _check
-from pendula.cells.base import Cell, ReversibleCell, State
+from pendula.cells.base import Cell, State
+from pendula.cells.linear import LinearCell
+from pendula.cells.reversible import ReversibleCell
 from pendula.nets.reversible import reversible
 
 BACKENDS = ("auto", "reference", "fused")
@@ -33,8 +35,8 @@ def scan(
         state: the cell's state before the first step, each tensor (B, units); its own initial state when None.
         lengths: (B,) whole numbers from 1 to T for padded input. What stands in the padding has no influence.
         timespans: (T, B), positive: scales the time step of each step of each sequence.
-        backend: "auto" takes a fused scan where there is one and it can; "reference" steps the cell in Python;
-            "fused" raises `BackendError` with the reason where it can't.
+        backend: "auto" takes a fused scan where there is one and it can (for a linear cell, the associative scan);
+            "reference" steps the cell in Python; "fused" raises `BackendError` with the reason where it can't.
 
     Returns:
         Outputs (T, B, O), zero in the padding, and the state after each sequence's last step.
@@ -74,6 +76,8 @@ def run(
         x = x.masked_fill(~valid.unsqueeze(-1), 0)
         tau = None if tau is None else tau.masked_fill(~valid, 1)
     with cell.keeping():
+        if isinstance(cell, LinearCell) and backend != "reference":
+            return _associative(cell, x, state, lengths, valid, tau)
         if _choose(cell, x, lengths, tau, backend):
             assert cell.fused is not None
             outputs, final = cell.fused(x, state, cell.operands(), lengths=lengths, tau=tau)
@@ -84,6 +88,9 @@ def run(
 
 def _choose(cell: Cell, x: Tensor, lengths: Tensor | None, tau: Tensor | None, backend: str) -> bool:
     if backend == "reference":
+        return False
+    if backend == "auto" and isinstance(cell, ReversibleCell) and cell.memory == "tape":
+        # that is what the tape was asked for
         return False
     network = type(cell).__name__.removesuffix("Cell")
     if cell.fused is None:
@@ -98,6 +105,18 @@ def _choose(cell: Cell, x: Tensor, lengths: Tensor | None, tau: Tensor | None, b
         _said.add((network, reason))
         warnings.warn(f"{network} runs on the reference scan: {reason}", stacklevel=4)
     return False
+
+
+def _associative(
+    cell: LinearCell, x: Tensor, state: State, lengths: Tensor | None, valid: Tensor | None, tau: Tensor | None
+) -> tuple[Tensor, State]:
+    drive = cell.drive(x).to(state[0].dtype)
+    seen = cell.states(state, drive, tau=None if tau is None else tau.unsqueeze(-1))
+    outputs = cell.output(seen, drive)
+    if lengths is None or valid is None:
+        return outputs, cell.State(*(s[-1] for s in seen))
+    last = lengths - 1, torch.arange(len(lengths), device=lengths.device)
+    return outputs.masked_fill(~valid.unsqueeze(-1), 0), cell.State(*(s[last] for s in seen))
 
 
 def _reference(cell: Cell, x: Tensor, state: State, valid: Tensor | None, tau: Tensor | None) -> tuple[Tensor, State]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -11,15 +11,16 @@ class FusedScan(Protocol):
     """A whole scan in one call.
 
     ``x`` is the input (T, B, I), ``state`` the tensors of the cell's state, each (B, N), ``operands`` what the cell's
-    ``operands()`` gives, ``lengths`` (B,) or None, ``tau`` (T, B) or None. The outputs (T, B, O) past a sequence's
-    length are zero, and its final state is the one at its last valid step.
+    ``operands()`` gives (tensors, and plain values such as the name of a variant), ``lengths`` (B,) or None, ``tau``
+    (T, B) or None. The outputs (T, B, O) past a sequence's length are zero, and its final state is the one at its last
+    valid step.
     """
 
     @property
     def name(self) -> str: ...
 
     def objection(
-        self, x: Tensor, operands: tuple[Tensor, ...], *, lengths: Tensor | None, tau: Tensor | None
+        self, x: Tensor, operands: tuple[Any, ...], *, lengths: Tensor | None, tau: Tensor | None
     ) -> str | None:
         """Why this scan can't run on these arguments, as a sentence; None when it can."""
         ...
@@ -28,7 +29,7 @@ class FusedScan(Protocol):
         self,
         x: Tensor,
         state: tuple[Tensor, ...],
-        operands: tuple[Tensor, ...],
+        operands: tuple[Any, ...],
         *,
         lengths: Tensor | None,
         tau: Tensor | None,

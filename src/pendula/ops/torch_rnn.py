@@ -19,7 +19,7 @@ class TorchScan:
     function: Callable[..., Any]
 
     def objection(
-        self, x: Tensor, operands: tuple[Tensor, ...], *, lengths: Tensor | None, tau: Tensor | None
+        self, x: Tensor, operands: tuple[Any, ...], *, lengths: Tensor | None, tau: Tensor | None
     ) -> str | None:
         if tau is not None:
             return f"{self.name} has no time step, so timespans can't scale it"
@@ -29,7 +29,7 @@ class TorchScan:
         self,
         x: Tensor,
         state: tuple[Tensor, ...],
-        operands: tuple[Tensor, ...],
+        operands: tuple[Any, ...],
         *,
         lengths: Tensor | None,
         tau: Tensor | None,

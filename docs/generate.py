@@ -1,0 +1,65 @@
+"""Writes docs/networks/*.md, a page per network, from the docstrings of the cells: `make docs`."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pendula
+from pendula.cells import CELLS, Cell
+
+FOLDER = Path(__file__).parent / "networks"
+NOTICE = "<!-- written by `make docs` from the docstring of the cell: edit that -->"
+
+
+def pages() -> dict[str, str]:
+    """Name of the file -> its text."""
+    made = {f"{name}.md": page(name, cell) for name, cell in CELLS.items()}
+    rows = [f"| [{name}]({name}.md) | `{cell.equation}` | {cell.source} |" for name, cell in CELLS.items()]
+    head = ["# Networks", NOTICE, "| network | equation | source |\n|---|---|---|\n" + "\n".join(rows)]
+    return {"README.md": "\n\n".join(head) + "\n", **made}
+
+
+def page(name: str, cell: type[Cell]) -> str:
+    words, _, example = (inspect.getdoc(cell) or "").partition("\n\n>>> ")
+    built = cell(1, 128)
+    order = built.order()
+    facts = [
+        f"- source: {cell.source}",
+        f"- parameters with 1 input and 128 units: {sum(p.numel() for p in built.parameters()):,}",
+        f"- state: {', '.join(f'`{field}`' for field in cell.State._fields)}",
+        f"- irregular time steps (`timespans`): {'yes' if cell.has_time_step else 'no, it has no time step'}",
+        f"- nested nonlinearities and range of memory (n, t): {order if order else 'not worked out'}",
+    ]
+    parts = [f"# {name}", NOTICE, markdown(words), "\n".join(facts)]
+    parts.append(f"```python\nimport torch, pendula\n\nlayer = pendula.{name}(3, 8)\n{CALL}\n```")
+    if example:
+        parts.append(f"The cell alone:\n\n```\n>>> {example}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+CALL = "outputs, state = layer(torch.zeros(5, 2, 3))"
+
+
+def markdown(docstring: str) -> str:
+    """Arguments become a list; the rest of our docstrings is Markdown already (equations are indented)."""
+    before, _, rest = docstring.partition("\nArgs:\n")
+    if not rest:
+        return docstring
+    block, _, after = rest.partition("\n\n")
+    lines = []
+    for line in block.splitlines():
+        argument = re.match(r" {4}(\w[\w, ]*): (.*)", line)
+        lines.append(f"- `{argument[1]}`: {argument[2]}" if argument else "  " + line.strip())
+    return f"{before.rstrip()}\n\nArguments:\n\n" + "\n".join(lines) + (f"\n\n{after}" if after else "")
+
+
+if __name__ == "__main__":
+    made = pages()
+    FOLDER.mkdir(exist_ok=True)
+    for file in FOLDER.glob("*.md"):
+        file.unlink()
+    for file_name, text in made.items():
+        (FOLDER / file_name).write_text(text)
+    print(f"{len(made)} pages in {FOLDER}, of pendula {pendula.__version__}")

@@ -1,0 +1,35 @@
+// Lines of N numbers that need not fill whole vectors.
+#pragma once
+
+#include "simd.hpp"
+
+namespace pendula {
+namespace PENDULA_ISA {
+
+template <typename T>
+inline void copy(T* to, const T* from, int64_t count) {
+    std::memcpy(to, from, sizeof(T) * static_cast<std::size_t>(count));
+}
+
+// `from` (zeros if it is null), then zeros up to `room`
+template <typename T>
+inline void widen(T* to, const void* from, int64_t count, int64_t room) {
+    for (int64_t i = 0; i < room; ++i) to[i] = i < count && from ? static_cast<const T*>(from)[i] : T(0);
+}
+
+template <typename T>
+inline void store_up_to(T* line, int64_t column, int64_t units, Vec<T> v) {
+    if (column + Vector<T>::size <= units)
+        store(line + column, v);
+    else if (column < units)
+        store_part(line + column, v, static_cast<int>(units - column));
+}
+
+template <typename T>
+inline Vec<T> load_up_to(const T* line, int64_t column, int64_t units) {
+    if (column + Vector<T>::size <= units) return load(line + column);
+    return column < units ? load_part(line + column, static_cast<int>(units - column)) : Vec<T>{};
+}
+
+}  // namespace PENDULA_ISA
+}  // namespace pendula

@@ -1,0 +1,103 @@
+/* The C interface of the compiled scans: plain structs of raw pointers, float and double.
+
+   All arrays are contiguous and row-major. T steps, B sequences, N units, I inputs. A pointer that may be null says so.
+   `scratch` is given by the caller, of the size that the matching *_scratch function returns (in elements). */
+#ifndef PENDULA_SCANS_H
+#define PENDULA_SCANS_H
+
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define PENDULA_API __declspec(dllexport)
+#else
+#define PENDULA_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct {
+    int64_t steps, batch, units, inputs;
+    int32_t implicit, threads;
+    const void *x;                   /* (T, B, I) */
+    const void *y0, *z0;             /* (B, N) */
+    const void *W, *W_z, *V, *b;     /* (N, N), (N, N), (N, I), (N,) or null */
+    const void *dt, *gamma, *epsilon; /* (N,) */
+    const void *tau;                 /* (T, B) or null */
+    const int64_t *lengths;          /* (B,) or null */
+    void *y;                         /* out (T, B, N), zero in the padding */
+    void *s;                         /* out (T, B, N): tanh, for the backward pass; null without one */
+    void *kept;                      /* out (K, B, N): z before step every, 2 every, ...; null without a backward pass */
+    void *y_last, *z_last;           /* out (B, N) */
+    void *scratch;
+    int64_t every;
+} pendula_cornn_forward;
+
+typedef struct {
+    int64_t steps, batch, units, inputs;
+    int64_t first, last;             /* the chunk of steps: first <= t < last; first is a multiple of `every` */
+    int32_t implicit, threads;
+    const void *x;
+    const void *W, *W_z;
+    const void *dt, *gamma, *epsilon;
+    const void *tau;
+    const int64_t *lengths;
+    const void *y0, *y, *s;          /* as the forward scan left them */
+    const void *z;                   /* (B, N): z before the chunk */
+    const void *by_y;                /* (T, B, N): cotangents of the outputs, or null */
+    void *by_state_y, *by_state_z;   /* in and out (B, N): cotangents of the state */
+    void *rows;                      /* out (last - first + 1, B, 2 N + I): y, z, x that each step of the chunk took */
+    void *by_drive;                  /* out (last - first, B, N) */
+    void *by_dt, *by_gamma, *by_epsilon; /* double, added to (threads, N) each; null if not wanted */
+    void *by_tau;                    /* out (T, B), rows of the chunk; or null */
+    void *scratch;
+    int32_t packed;                  /* the scratch holds the packed weights of an earlier chunk */
+} pendula_cornn_backward;
+
+typedef struct {
+    int64_t steps, batch, units;
+    int32_t threads;
+    const void *w, *h, *alpha;       /* (N,) */
+    const void *drive;               /* (T, B, N) */
+    const void *tau;                 /* (T, B) or null */
+    const int64_t *left;             /* (B,) steps that each sequence still has at the chunk's start, or null */
+    void *y, *z;                     /* in and out (B, N) */
+    void *outputs;                   /* out (T, B, N) */
+} pendula_unicornn_forward;
+
+typedef struct {
+    int64_t steps, batch, units;
+    int32_t threads, rebuild;        /* rebuild: y is undone too, and `outputs` is not read */
+    const void *w, *h, *alpha;
+    const void *drive;
+    const void *tau;
+    const int64_t *left;
+    const void *before;              /* (B, N): y at the chunk's start; not read when rebuilding */
+    const void *outputs;             /* (T, B, N): y after each step of the chunk */
+    const void *by_outputs;          /* (T, B, N) or null */
+    void *y, *z;                     /* in and out (B, N): the state, at the chunk's end and then at its start */
+    void *by_y, *by_z;               /* in and out (B, N) */
+    void *by_drive;                  /* out (T, B, N) */
+    void *by_w, *by_h, *by_alpha;    /* added to (B, N) each */
+    void *by_tau;                    /* added to (T, B), or null */
+} pendula_unicornn_backward;
+
+/* names of the instruction sets compiled in and usable here, best first, separated by spaces */
+PENDULA_API const char *pendula_instruction_sets(void);
+/* 1 if the set of that name is used from now on, 0 if it is not there */
+PENDULA_API int pendula_use_instruction_set(const char *name);
+
+PENDULA_API int64_t pendula_cornn_forward_scratch(int64_t bytes, int64_t units, int64_t inputs, int64_t batch);
+PENDULA_API int64_t pendula_cornn_backward_scratch(int64_t bytes, int64_t units, int64_t batch);
+
+/* bytes: 4 for float, 8 for double */
+PENDULA_API void pendula_cornn_forward_run(const pendula_cornn_forward *arguments, int64_t bytes);
+PENDULA_API void pendula_cornn_backward_run(const pendula_cornn_backward *arguments, int64_t bytes);
+PENDULA_API void pendula_unicornn_forward_run(const pendula_unicornn_forward *arguments, int64_t bytes);
+PENDULA_API void pendula_unicornn_backward_run(const pendula_unicornn_backward *arguments, int64_t bytes);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,297 @@
+"""coRNN over time in one call: `pendula::cornn_scan` and its backward operator, on the compiled scans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pendula.ops import native
+
+CACHED = 1 << 18
+"""Numbers of a chunk of steps, so that what a chunk took is in cache when the gradients of the weights are summed."""
+
+
+def chunk_of(batch: int, units: int) -> int:
+    """Steps of a chunk: the velocity before each is kept, and rebuilt within it from the kept tanh."""
+    return max(8, min(512, CACHED // (batch * units)))
+
+
+@torch.library.custom_op("pendula::cornn_scan", mutates_args=())
+def cornn_scan(
+    x: Tensor,
+    y0: Tensor,
+    z0: Tensor,
+    W: Tensor,
+    W_z: Tensor,
+    V: Tensor,
+    b: Tensor | None,
+    dt: Tensor,
+    gamma: Tensor,
+    epsilon: Tensor,
+    tau: Tensor | None,
+    lengths: Tensor | None,
+    implicit: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Outputs (T, B, N), last y and z (B, N), and with `keep` for the backward pass all tanh (T, B, N) and some z.
+
+    x (T, B, I); dt, gamma, epsilon (N,); the rest as in `pendula.cells.CoRNNCell`.
+    """
+    _check(x, y0, z0, W, W_z, V, b, dt, gamma, epsilon, tau, lengths)
+    steps, batch, inputs = x.shape
+    units, dtype = W.shape[0], x.dtype
+    x, y0, z0, W, W_z, V, dt, gamma, epsilon = (a.contiguous() for a in (x, y0, z0, W, W_z, V, dt, gamma, epsilon))
+    b, tau, lengths = _optional(b, tau, lengths)
+    y, y_last, z_last = x.new_empty(steps, batch, units), torch.empty_like(y0), torch.empty_like(z0)
+    every = chunk_of(batch, units)
+    s = x.new_empty((steps, batch, units) if keep else (0,))
+    kept = x.new_empty((steps - 1) // every if keep else 0, batch, units)
+    size = native.library().pendula_cornn_forward_scratch(dtype.itemsize, units, inputs, batch)
+    scratch = x.new_empty(size)
+    arguments = native.structure(
+        native.CoRNNForward,
+        x.dtype,
+        steps=steps,
+        batch=batch,
+        units=units,
+        inputs=inputs,
+        implicit=implicit,
+        threads=torch.get_num_threads(),
+        x=x,
+        y0=y0,
+        z0=z0,
+        W=W,
+        W_z=W_z,
+        V=V,
+        b=b,
+        dt=dt,
+        gamma=gamma,
+        epsilon=epsilon,
+        tau=tau,
+        lengths=lengths,
+        y=y,
+        s=s if keep else None,
+        kept=kept if keep else None,
+        y_last=y_last,
+        z_last=z_last,
+        scratch=scratch,
+        every=every,
+    )
+    native.call("pendula_cornn_forward_run", arguments, dtype)
+    return y, y_last, z_last, s, kept
+
+
+@cornn_scan.register_fake
+def _(
+    x: Tensor,
+    y0: Tensor,
+    z0: Tensor,
+    W: Tensor,
+    W_z: Tensor,
+    V: Tensor,
+    b: Tensor | None,
+    dt: Tensor,
+    gamma: Tensor,
+    epsilon: Tensor,
+    tau: Tensor | None,
+    lengths: Tensor | None,
+    implicit: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    y = x.new_empty(x.shape[0], x.shape[1], W.shape[0])
+    last = [x.new_empty(x.shape[1], W.shape[0]) for _ in range(2)]
+    s = torch.empty_like(y) if keep else x.new_empty(0)
+    # how many depends on sizes that may be symbols here
+    count = torch.library.get_ctx().new_dynamic_size() if keep else 0
+    return y, last[0], last[1], s, x.new_empty(count, x.shape[1], W.shape[0])
+
+
+@torch.library.custom_op("pendula::cornn_scan_backward", mutates_args=())
+def cornn_scan_backward(
+    by_y: Tensor | None,
+    by_y_last: Tensor | None,
+    by_z_last: Tensor | None,
+    x: Tensor,
+    y0: Tensor,
+    z0: Tensor,
+    W: Tensor,
+    W_z: Tensor,
+    V: Tensor,
+    dt: Tensor,
+    gamma: Tensor,
+    epsilon: Tensor,
+    tau: Tensor | None,
+    lengths: Tensor | None,
+    y: Tensor,
+    s: Tensor,
+    kept: Tensor,
+    implicit: bool,
+    constants: bool,
+) -> list[Tensor]:
+    """Gradients of x, y0, z0, W, W_z, V, b; then of dt, gamma, epsilon and of tau, each empty where not wanted."""
+    _check(x, y0, z0, W, W_z, V, None, dt, gamma, epsilon, tau, lengths)
+    steps, batch, inputs = x.shape
+    units, dtype, threads = W.shape[0], x.dtype, torch.get_num_threads()
+    x, y0, z0, W, W_z, y, s, kept = (a.contiguous() for a in (x, y0, z0, W, W_z, y, s, kept))
+    dt, gamma, epsilon = (a.contiguous() for a in (dt, gamma, epsilon))
+    by_y, tau, lengths = _optional(by_y, tau, lengths)
+    state_y, state_z = (
+        torch.zeros_like(y0) if g is None else g.clone(memory_format=torch.contiguous_format)
+        for g in (by_y_last, by_z_last)
+    )
+    every = chunk_of(batch, units)
+    by_x, by_all, by_b = torch.empty_like(x), x.new_zeros(units, 2 * units + inputs), x.new_zeros(units)
+    sums = torch.zeros((3, threads, units) if constants else (3, 0, 0), dtype=torch.float64)
+    by_tau = x.new_empty(0) if tau is None else torch.empty_like(tau)
+    longest = min(every, steps)
+    p, rows = x.new_empty(longest, batch, units), x.new_empty(longest + 1, batch, 2 * units + inputs)
+    scratch = x.new_empty(native.library().pendula_cornn_backward_scratch(dtype.itemsize, units, batch))
+    chunks = range(0, steps, every)
+    for first in reversed(chunks):
+        last = min(first + every, steps)
+        arguments = native.structure(
+            native.CoRNNBackward,
+            x.dtype,
+            steps=steps,
+            batch=batch,
+            units=units,
+            inputs=inputs,
+            first=first,
+            last=last,
+            implicit=implicit,
+            threads=threads,
+            x=x,
+            W=W,
+            W_z=W_z,
+            dt=dt,
+            gamma=gamma,
+            epsilon=epsilon,
+            tau=tau,
+            lengths=lengths,
+            y0=y0,
+            y=y,
+            s=s,
+            z=kept[first // every - 1] if first else z0,
+            by_y=by_y,
+            by_state_y=state_y,
+            by_state_z=state_z,
+            rows=rows,
+            by_drive=p,
+            by_dt=sums[0] if constants else None,
+            by_gamma=sums[1] if constants else None,
+            by_epsilon=sums[2] if constants else None,
+            by_tau=None if tau is None else by_tau,
+            scratch=scratch,
+            packed=first != chunks[-1],
+        )
+        native.call("pendula_cornn_backward_run", arguments, dtype)
+        by_drive = p[: last - first].flatten(0, 1)
+        with native.full_precision():
+            by_all.addmm_(by_drive.mT, rows[: last - first].flatten(0, 1))
+            torch.mm(by_drive, V, out=by_x[first:last].view(-1, inputs))
+        by_b += by_drive.sum(0)
+    by_W, by_W_z, by_V = (part.clone() for part in torch.split(by_all, [units, units, inputs], 1))
+    return [by_x, state_y, state_z, by_W, by_W_z, by_V, by_b, *(part.sum(0).to(x.dtype) for part in sums), by_tau]
+
+
+@cornn_scan_backward.register_fake
+def _(
+    by_y: Tensor | None,
+    by_y_last: Tensor | None,
+    by_z_last: Tensor | None,
+    x: Tensor,
+    y0: Tensor,
+    z0: Tensor,
+    W: Tensor,
+    W_z: Tensor,
+    V: Tensor,
+    dt: Tensor,
+    gamma: Tensor,
+    epsilon: Tensor,
+    tau: Tensor | None,
+    lengths: Tensor | None,
+    y: Tensor,
+    s: Tensor,
+    kept: Tensor,
+    implicit: bool,
+    constants: bool,
+) -> list[Tensor]:
+    units = W.shape[0]
+    sums = [x.new_empty(units if constants else 0) for _ in range(3)]
+    by_tau = x.new_empty(0) if tau is None else torch.empty_like(tau)
+    alike = [torch.empty_like(a, memory_format=torch.contiguous_format) for a in (x, y0, z0, W, W_z, V)]
+    return [*alike, x.new_empty(units), *sums, by_tau]
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, y0, z0, W, W_z, V, b, dt, gamma, epsilon, tau, lengths, implicit, keep = inputs
+    assert keep, "the scan was run without what its backward pass needs"
+    y, _, _, s, kept = output
+    ctx.save_for_backward(x, y0, z0, W, W_z, V, dt, gamma, epsilon, tau, lengths, y, s, kept)
+    ctx.implicit, ctx.biased = implicit, b is not None
+    ctx.constants = any(ctx.needs_input_grad[7:10])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, by_y: Any, by_y_last: Any, by_z_last: Any, *_: Any) -> tuple[Tensor | None, ...]:
+    *found, by_dt, by_gamma, by_epsilon, by_tau = cornn_scan_backward(
+        by_y, by_y_last, by_z_last, *ctx.saved_tensors, ctx.implicit, ctx.constants
+    )
+    constants = (by_dt, by_gamma, by_epsilon) if ctx.constants else (None, None, None)
+    spans = by_tau if ctx.saved_tensors[9] is not None else None
+    bias = found[6] if ctx.biased else None
+    return (*found[:6], bias, *constants, spans, None, None, None)
+
+
+cornn_scan.register_autograd(_backward, setup_context=_setup)
+
+
+def _optional(*tensors: Tensor | None) -> list[Tensor | None]:
+    return [None if t is None else t.contiguous() for t in tensors]
+
+
+def _check(x: Tensor, *others: Tensor | None) -> None:
+    """No pointer goes out that the sizes of x and W don't vouch for."""
+    names = ("y0", "z0", "W", "W_z", "V", "b", "dt", "gamma", "epsilon", "tau", "lengths")
+    weight = others[2]
+    assert weight is not None
+    (steps, batch, inputs), n = x.shape, weight.shape[0]
+    sizes = [(batch, n), (batch, n), (n, n), (n, n), (n, inputs), *[(n,)] * 4, (steps, batch), (batch,)]
+    native.check("cornn_scan", x, dict(zip(names, zip(others, sizes, strict=True), strict=True)))
+
+
+@dataclass(frozen=True)
+class CoRNNScan:
+    """The compiled scan as a cell's `fused`; operands: W, W_z, V, b or None, dt, gamma, epsilon, implicit."""
+
+    name: str = "pendula::cornn_scan"
+
+    def objection(
+        self, x: Tensor, operands: tuple[Any, ...], *, lengths: Tensor | None, tau: Tensor | None
+    ) -> str | None:
+        return native.objection(self.name, x, operands[0])
+
+    def __call__(
+        self,
+        x: Tensor,
+        state: tuple[Tensor, ...],
+        operands: tuple[Any, ...],
+        *,
+        lengths: Tensor | None,
+        tau: Tensor | None,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        W, W_z, V, b, dt, gamma, epsilon, implicit = operands
+        constants = [c.expand(W.shape[0]) for c in (dt, gamma, epsilon)]
+        x = x.to(W.dtype)
+        keep = torch.is_grad_enabled()
+        if keep:
+            given = (x, *state, W, W_z, V, b, *constants, tau)
+            keep = any(t is not None and t.requires_grad for t in given)
+        y, y_last, z_last, _, _ = cornn_scan(x, *state, W, W_z, V, b, *constants, tau, lengths, implicit, keep)
+        return y, (y_last, z_last)
+
+
+CORNN_SCAN = CoRNNScan()

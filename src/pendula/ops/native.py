@@ -1,0 +1,168 @@
+"""The compiled scans (folder native/): found, loaded on first use, and called with raw pointers of checked tensors."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pendula._check import one_of
+
+FILE = "_scans" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+
+_POINTER, _COUNT, _FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
+
+
+class CoRNNForward(ctypes.Structure):
+    _fields_ = [
+        *((name, _COUNT) for name in ("steps", "batch", "units", "inputs")),
+        *((name, _FLAG) for name in ("implicit", "threads")),
+        *((name, _POINTER) for name in ("x", "y0", "z0", "W", "W_z", "V", "b", "dt", "gamma", "epsilon")),
+        *((name, _POINTER) for name in ("tau", "lengths", "y", "s", "kept", "y_last", "z_last", "scratch")),
+        ("every", _COUNT),
+    ]
+
+
+class CoRNNBackward(ctypes.Structure):
+    _fields_ = [
+        *((name, _COUNT) for name in ("steps", "batch", "units", "inputs", "first", "last")),
+        *((name, _FLAG) for name in ("implicit", "threads")),
+        *((name, _POINTER) for name in ("x", "W", "W_z", "dt", "gamma", "epsilon", "tau", "lengths")),
+        *((name, _POINTER) for name in ("y0", "y", "s", "z", "by_y", "by_state_y", "by_state_z", "rows", "by_drive")),
+        *((name, _POINTER) for name in ("by_dt", "by_gamma", "by_epsilon", "by_tau", "scratch")),
+        ("packed", _FLAG),
+    ]
+
+
+class UnICORNNForward(ctypes.Structure):
+    _fields_ = [
+        *((name, _COUNT) for name in ("steps", "batch", "units")),
+        ("threads", _FLAG),
+        *((name, _POINTER) for name in ("w", "h", "alpha", "drive", "tau", "left", "y", "z", "outputs")),
+    ]
+
+
+class UnICORNNBackward(ctypes.Structure):
+    _fields_ = [
+        *((name, _COUNT) for name in ("steps", "batch", "units")),
+        *((name, _FLAG) for name in ("threads", "rebuild")),
+        *((name, _POINTER) for name in ("w", "h", "alpha", "drive", "tau", "left", "before", "outputs")),
+        *((name, _POINTER) for name in ("by_outputs", "y", "z", "by_y", "by_z", "by_drive")),
+        *((name, _POINTER) for name in ("by_w", "by_h", "by_alpha", "by_tau")),
+    ]
+
+
+TYPES = {"lengths": torch.int64, "left": torch.int64}
+TYPES |= dict.fromkeys(("by_dt", "by_gamma", "by_epsilon"), torch.float64)
+"""Types of the arrays that don't have the type of the numbers."""
+
+ENTRIES: dict[str, tuple[list[Any], Any]] = {
+    "pendula_instruction_sets": ([], ctypes.c_char_p),
+    "pendula_use_instruction_set": ([ctypes.c_char_p], ctypes.c_int),
+    "pendula_cornn_forward_scratch": ([_COUNT] * 4, _COUNT),
+    "pendula_cornn_backward_scratch": ([_COUNT] * 3, _COUNT),
+    "pendula_cornn_forward_run": ([ctypes.POINTER(CoRNNForward), _COUNT], None),
+    "pendula_cornn_backward_run": ([ctypes.POINTER(CoRNNBackward), _COUNT], None),
+    "pendula_unicornn_forward_run": ([ctypes.POINTER(UnICORNNForward), _COUNT], None),
+    "pendula_unicornn_backward_run": ([ctypes.POINTER(UnICORNNBackward), _COUNT], None),
+}
+
+
+@functools.cache
+def load() -> ctypes.CDLL | str:
+    """The library, or a sentence that says why there is none."""
+    # an editable install keeps the library beside its metadata, not beside the sources
+    places = [Path(__file__).parents[1], *map(Path, getattr(sys.modules.get("pendula"), "__path__", ()))]
+    found = next((place / FILE for place in places if (place / FILE).is_file()), None)
+    if found is None:
+        return "the compiled scans are not part of this installation: install pendula where there is a C++ compiler"
+    try:
+        library = ctypes.CDLL(str(found))
+        for name, (arguments, result) in ENTRIES.items():
+            entry = getattr(library, name)
+            entry.argtypes, entry.restype = arguments, result
+    except (OSError, AttributeError) as error:
+        return f"the compiled scans can't be loaded ({error}): install pendula again"
+    return library
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def missing() -> str:
+    """Why there is no library; empty when there is one. `torch.compile` takes the answer for a constant."""
+    loaded = load()
+    return loaded if isinstance(loaded, str) else ""
+
+
+def library() -> ctypes.CDLL:
+    loaded = load()
+    if isinstance(loaded, str):
+        raise RuntimeError(loaded)
+    return loaded
+
+
+def instruction_sets() -> list[str]:
+    """Those that are compiled in and that this processor has, best first; the first is used."""
+    names: bytes = library().pendula_instruction_sets()
+    return names.decode().split()
+
+
+def use_instruction_set(name: str) -> None:
+    """Use another one from now on, to compare."""
+    one_of("instruction set", name, instruction_sets())
+    library().pendula_use_instruction_set(name.encode())
+
+
+def objection(name: str, x: Tensor, *more: Tensor) -> str | None:
+    """Why the compiled scans can't take these tensors, as a sentence; None when they can."""
+    reason: str = missing()
+    if reason:
+        return reason
+    for tensor in (x, *more):
+        if tensor.device.type != "cpu":
+            return f"{name} runs on the processor, and the tensors are on {tensor.device}"
+    # under autocast the input may be narrow; the weights are not
+    if any(tensor.dtype not in (torch.float32, torch.float64) for tensor in more):
+        return f"{name} computes in float32 or float64, got {more[0].dtype}"
+    return None
+
+
+def check(name: str, x: Tensor, given: Mapping[str, tuple[Tensor | None, tuple[int, ...]]]) -> None:
+    """Every tensor has the size that goes with it here, the type of x and lies on the processor."""
+    if x.dtype not in (torch.float32, torch.float64) or x.device.type != "cpu":
+        raise ValueError(f"{name} needs x of float32 or float64 on the cpu, got {x.dtype} on {x.device}")
+    for label, (tensor, size) in given.items():
+        dtype = torch.int64 if label == "lengths" else x.dtype
+        if tensor is not None and (tensor.shape != size or tensor.dtype != dtype or tensor.device.type != "cpu"):
+            raise ValueError(
+                f"{name} needs {label} {size} of {dtype} on the cpu, got {tuple(tensor.shape)} of {tensor.dtype} on "
+                f"{tensor.device}"
+            )
+
+
+def call(name: str, arguments: ctypes.Structure, dtype: torch.dtype) -> None:
+    getattr(library(), name)(ctypes.byref(arguments), dtype.itemsize)
+
+
+def full_precision() -> torch.autocast:
+    """Within, PyTorch's products keep the type of their operands: the compiled scans would misread another one."""
+    return torch.autocast("cpu", enabled=False)
+
+
+def structure(kind: type[ctypes.Structure], dtype: torch.dtype, **values: Any) -> ctypes.Structure:
+    """A structure of numbers and pointers, which keeps its tensors alive; they must be contiguous and of the type."""
+    plain = {}
+    for name, value in values.items():
+        if isinstance(value, Tensor):
+            assert value.is_contiguous(), name
+            assert value.dtype == TYPES.get(name, dtype), name
+            value = value.data_ptr()
+        plain[name] = value
+    made = kind(**plain)
+    made.tensors = values
+    return made

@@ -1,0 +1,271 @@
+"""The compiled scans against the reference scan: every output and gradient, odd sizes, strides, threads, compilers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch._dynamo.testing
+from torch import Tensor
+from torch.testing import assert_close
+
+import pendula
+from pendula.cells import CoRNNCell, UnICORNNCell
+from pendula.cells.base import Cell
+from pendula.ops import native
+from tests import tolerance
+from tests.contracts.layer import weigh
+
+pytestmark = pytest.mark.skipif(isinstance(native.load(), str), reason=f"{native.load()}")
+
+SIZES = [(1, 1, 1, 1), (2, 3, 37, 5), (63, 37, 3, 1), (63, 7, 64, 9), (70, 5, 130, 2)]
+"""T, B, N, I: odd ones, whole panels and beyond, more than one chunk."""
+NETWORKS: dict[str, tuple[type[Cell], dict[str, Any]]] = {
+    "coRNN": (CoRNNCell, {"dt": 0.1, "gamma": 1.5, "epsilon": 2.0}),
+    "coRNN implicit": (CoRNNCell, {"dt": 0.1, "gamma": 1.5, "epsilon": 2.0, "variant": "implicit"}),
+    "coRNN learned": (
+        CoRNNCell,
+        {"dt": 0.1, "gamma": 1.5, "epsilon": 2.0, "learnable": ("dt", "gamma", "epsilon")},
+    ),
+    "UnICORNN": (UnICORNNCell, {"dt": 0.6, "alpha": 1.5}),
+    "UnICORNN checkpoints": (UnICORNNCell, {"dt": 0.6, "alpha": 1.5, "memory": "checkpoint", "checkpoint_every": 7}),
+    "UnICORNN reversed": (UnICORNNCell, {"dt": 0.6, "alpha": 1.5, "memory": "reverse"}),
+}
+EVERY_NETWORK = pytest.mark.parametrize("network", sorted(NETWORKS))
+INSTRUCTION_SETS = [] if isinstance(native.load(), str) else native.instruction_sets()
+
+
+@pytest.fixture(params=INSTRUCTION_SETS)
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
+    native.use_instruction_set(request.param)
+    yield request.param
+    native.use_instruction_set(INSTRUCTION_SETS[0])
+
+
+@pytest.fixture
+def scratch_is_nan() -> Iterator[None]:
+    """PyTorch fills what it does not initialise with NaN."""
+    torch.use_deterministic_algorithms(True)
+    assert bool(torch.empty(3).isnan().all())
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def made(network: str, inputs: int, units: int, dtype: torch.dtype = torch.float64) -> Cell:
+    kind, physics = NETWORKS[network]
+    build: Any = kind
+    return build(inputs, units, dtype=dtype, **physics)
+
+
+def case(cell: Cell, steps: int, batch: int, *, spans: bool, lengths: bool) -> dict[str, Any]:
+    x = torch.randn(steps, batch, cell.input_size, dtype=torch.float64)
+    state = [0.3 * torch.randn(batch, cell.hidden_size, dtype=torch.float64) for _ in range(2)]
+    return {
+        "x": x,
+        "state": state,
+        "timespans": torch.rand(steps, batch, dtype=torch.float64) + 0.5 if spans else None,
+        "lengths": torch.randint(1, steps + 1, (batch,)) if lengths else None,
+    }
+
+
+def everything(cell: Cell, given: dict[str, Any], backend: str) -> dict[str, Any]:
+    """Outputs, final states and every gradient, with another cotangent on every number."""
+    cell.zero_grad()
+    like = next(cell.parameters())
+    leaves = {
+        "x": given["x"].detach().clone().to(like).requires_grad_(),
+        **{f"state{i}": s.detach().clone().to(like).requires_grad_() for i, s in enumerate(given["state"])},
+    }
+    if given["timespans"] is not None:
+        leaves["timespans"] = given["timespans"].clone().to(like).requires_grad_()
+    state = cell.State(leaves["state0"], leaves["state1"])
+    outputs, final = pendula.scan(
+        cell, leaves["x"], state, lengths=given["lengths"], timespans=leaves.get("timespans"), backend=backend
+    )
+    weigh(outputs, *final).backward()
+    found = {"outputs": outputs.detach(), **{f"final{i}": f.detach() for i, f in enumerate(final)}}
+    found |= {f"by {name}": leaf.grad for name, leaf in leaves.items()}
+    return found | {f"by {name}": p.grad for name, p in cell.named_parameters()}
+
+
+@EVERY_NETWORK
+@pytest.mark.parametrize(("spans", "lengths"), list(itertools.product((False, True), (False, True))))
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.usefixtures("scratch_is_nan")
+def test_numbers_and_gradients_are_those_of_the_reference(
+    network: str, size: tuple[int, int, int, int], spans: bool, lengths: bool, instruction_set: str
+) -> None:
+    steps, batch, units, inputs = size
+    cell = made(network, inputs, units)
+    given = case(cell, steps, batch, spans=spans, lengths=lengths)
+    reference, fused = everything(cell, given, "reference"), everything(cell, given, "fused")
+    assert reference.keys() == fused.keys()
+    for name, expected in reference.items():
+        error = float((fused[name] - expected).abs().max())
+        assert error <= 1e-12 * max(1.0, float(expected.abs().max())), (name, error)
+
+
+@EVERY_NETWORK
+def test_single_precision_is_as_close_to_double_as_the_reference(network: str, instruction_set: str) -> None:
+    cell, narrow = made(network, 3, 37), made(network, 3, 37, torch.float32)
+    narrow.load_state_dict(cell.state_dict())
+    given = case(cell, 63, 5, spans=True, lengths=True)
+    exact = everything(cell, given, "reference")
+    errors = {}
+    for backend in ("reference", "fused"):
+        found = everything(narrow, given, backend)
+        errors[backend] = max(float((found[k] - v).norm() / v.norm().clamp(min=1e-6)) for k, v in exact.items())
+    assert errors["fused"] < max(2 * errors["reference"], 1e-5)
+
+
+@EVERY_NETWORK
+def test_under_autocast_nothing_is_narrow_but_the_input(network: str) -> None:
+    cell = made(network, 3, 5, torch.float32)
+    x = torch.randn(20, 4, 3)
+    expected = pendula.scan(cell, x.bfloat16().float(), backend="fused")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        outputs, final = pendula.scan(cell, x.bfloat16(), backend="fused")
+        weigh(outputs).backward()
+    assert_close((outputs, final), expected, **tolerance.FLOAT32)
+    assert {p.grad.dtype for p in cell.parameters()} == {torch.float32}
+
+
+@EVERY_NETWORK
+@pytest.mark.parametrize("seed", range(12))
+def test_any_shapes_strides_and_lengths_give_the_numbers_of_the_reference(network: str, seed: int) -> None:
+    torch.manual_seed(seed)
+    steps, batch, units, inputs = (int(torch.randint(1, high, ())) for high in (90, 12, 70, 20))
+    cell = made(network, inputs, units)
+    given = case(cell, steps, batch, spans=seed % 2 == 1, lengths=seed % 3 == 1)
+    # the same numbers with other strides: a transposed batch, a sliced feature axis, an expanded state
+    wide = torch.randn(batch, steps, inputs + 3, dtype=torch.float64)
+    given["x"] = wide.transpose(0, 1)[:, :, 1 : inputs + 1]
+    given["state"] = [s[:1].expand(batch, units) for s in given["state"]]
+    reference, fused = everything(cell, given, "reference"), everything(cell, given, "fused")
+    for name, expected in reference.items():
+        assert_close(fused[name], expected, rtol=1e-10, atol=1e-12)
+
+
+@EVERY_NETWORK
+def test_threads_change_nothing_beyond_rounding_and_runs_repeat_bit_for_bit(network: str) -> None:
+    cell = made(network, 5, 37, torch.float32)
+    given = case(cell, 40, 11, spans=False, lengths=True)
+    found = {}
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found[threads] = everything(cell, given, "fused")
+            again = everything(cell, given, "fused")
+            assert_close(again, found[threads], **tolerance.EXACT)
+    finally:
+        torch.set_num_threads(1)
+    for threads in (2, 3):
+        # a sequence's own numbers don't depend on how the batch is shared out (but for UnICORNN's drive, which is
+        # PyTorch's product); sums over the batch do, by rounding
+        for name in ("outputs", "final0", "final1") if network.startswith("coRNN") else ():
+            assert_close(found[threads][name], found[1][name], **tolerance.EXACT)
+        assert_close(found[threads], found[1], **tolerance.FLOAT32)
+
+
+@EVERY_NETWORK
+def test_one_sequence_alone_has_the_bits_that_it_has_in_a_batch(network: str) -> None:
+    cell = made(network, 3, 37, torch.float32)
+    x = torch.randn(20, 9, 3)
+    together, _ = pendula.scan(cell, x, backend="fused")
+    for b in range(9):
+        alone, _ = pendula.scan(cell, x[:, b : b + 1], backend="fused")
+        if network.startswith("coRNN"):
+            assert_close(alone[:, 0], together[:, b], **tolerance.EXACT)
+        else:
+            # its drive is PyTorch's own product, whose sums depend on the shape
+            assert_close(alone[:, 0], together[:, b], **tolerance.FLOAT32)
+
+
+def arguments(network: str, *, spans: bool, lengths: bool) -> tuple[Any, tuple[Any, ...]]:
+    """The operator of a network and what it is called with."""
+    cell = made(network, 3, 5)
+    given = case(cell, 7, 4, spans=spans, lengths=lengths)
+    x = given["x"].requires_grad_()
+    tail = (given["timespans"], given["lengths"])
+    if isinstance(cell, CoRNNCell):
+        W, W_z, V, b, dt, gamma, epsilon, implicit = cell.operands()
+        constants = [c.detach().expand(5).clone().requires_grad_() for c in (dt, gamma, epsilon)]
+        return torch.ops.pendula.cornn_scan.default, (
+            x,
+            *given["state"],
+            W,
+            W_z,
+            V,
+            b,
+            *constants,
+            *tail,
+            implicit,
+            True,
+        )
+    assert isinstance(cell, UnICORNNCell)
+    w, h, alpha, V, b, _, every = cell.operands()
+    h = h.detach().requires_grad_()
+    mode = {"store": 0, "checkpoint": 1, "reverse": 2}[cell.memory]
+    return torch.ops.pendula.unicornn_scan.default, (
+        x,
+        *given["state"],
+        w,
+        h,
+        alpha.expand(5).clone(),
+        V,
+        b,
+        *tail,
+        mode,
+        every,
+    )
+
+
+@EVERY_NETWORK
+@pytest.mark.parametrize(("spans", "lengths"), [(False, False), (True, True)])
+def test_the_operator_passes_pytorchs_own_check(network: str, spans: bool, lengths: bool) -> None:
+    operator, given = arguments(network, spans=spans, lengths=lengths)
+    torch.library.opcheck(operator, given)
+
+
+@pytest.mark.parametrize("network", ["coRNN", "UnICORNN"])
+def test_a_wrong_size_never_reaches_a_pointer(network: str) -> None:
+    operator, given = arguments(network, spans=True, lengths=True)
+    for place, value in enumerate(given):
+        if not isinstance(value, Tensor) or place == 0:
+            continue
+        for spoilt in (value[:-1], value.float() if value.is_floating_point() else value.int()):
+            with pytest.raises((ValueError, RuntimeError), match=r"_scan needs \w+ \(.*got"):
+                operator(*given[:place], spoilt, *given[place + 1 :])
+
+
+@pytest.mark.parametrize("network", ["coRNN", "UnICORNN"])
+def test_a_layer_compiles_whole_and_once_for_all_lengths(network: str) -> None:
+    layer = pendula.LAYERS["CoRNN" if network == "coRNN" else network](3, 5)
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(lambda x: layer(x)[0], backend=counter, fullgraph=True, dynamic=True)
+    counts = []
+    for steps in (5, 9, 17):
+        x = torch.randn(steps, 4, 3)
+        assert_close(compiled(x), layer(x)[0], **tolerance.FLOAT32)
+        counts.append(counter.frame_count)
+    assert counts == counts[:1] * 3
+
+
+@pytest.mark.parametrize("network", ["coRNN", "UnICORNN"])
+def test_a_layer_is_exported_for_any_length_and_batch(network: str) -> None:
+    layer = pendula.LAYERS["CoRNN" if network == "coRNN" else network](3, 5).eval()
+    steps, batch = torch.export.Dim("steps", min=2, max=4096), torch.export.Dim("batch", min=2, max=4096)
+    with torch.no_grad():
+        program = torch.export.export(layer, (torch.randn(6, 4, 3),), dynamic_shapes=({0: steps, 1: batch},))
+        for size in ((5, 2), (100, 7)):
+            x = torch.randn(*size, 3)
+            assert_close(program.module()(x)[0], layer(x)[0], **tolerance.FLOAT32)
+
+
+def test_an_unknown_instruction_set_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"instruction set must be one of .*baseline, got 'mmx'"):
+        native.use_instruction_set("mmx")
