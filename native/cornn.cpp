@@ -50,8 +50,15 @@ void cornn_forward_pack(const pendula_cornn_forward& a) {
     for (int i = 0; i < 4; ++i) widen(constants + i * row.room, from[i], N, row.room);
 }
 
+// How many threads can share the units of a sequence.
 template <typename T>
-void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t end) {
+int64_t cornn_forward_parts(int64_t units) {
+    return padded<T>(units) / panel_width<T>();
+}
+
+// Sequences begin to end - 1. A team of threads has the same ones, and each of its parts some panels of units.
+template <typename T>
+void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t end, const Team& team) {
     const FlushDenormals guard;
     const int64_t N = a.units, I = a.inputs, B = a.batch, rows = end - begin;
     const Row<T> row(N, I);
@@ -61,23 +68,31 @@ void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t 
             *epsilon = gamma + row.room;
     T* now = static_cast<T*>(a.scratch) + row.room * row.stacked() + 4 * row.room + 2 * begin * stride;
     T* next = now + rows * stride;
-    for (int64_t r = 0; r < rows; ++r) {
+    const bool leads = team.part == 0;
+    const int64_t panels = cornn_forward_parts<T>(N), width = panel_width<T>();
+    const int64_t from = panels * team.part / team.parts * width, to = panels * (team.part + 1) / team.parts * width;
+    const auto take = [&](T* lines, int64_t t) {
+        for (int64_t r = 0; leads && t < a.steps && r < rows; ++r)
+            copy(lines + r * stride + 2 * row.room, static_cast<const T*>(a.x) + (t * B + begin + r) * I, I);
+    };
+    for (int64_t r = 0; leads && r < rows; ++r) {
         widen(now + r * stride, static_cast<const T*>(a.y0) + (begin + r) * N, N, row.room);
         widen(now + r * stride + row.room, static_cast<const T*>(a.z0) + (begin + r) * N, N, row.room);
     }
+    take(now, 0);
+    team.meet();
     const Stretch stretches[3] = {{0, N}, {row.room, N}, {2 * row.room, I}};
     const bool implicit = a.implicit != 0;
     for (int64_t t = 0; t < a.steps; ++t) {
-        for (int64_t r = 0; r < rows; ++r)
-            copy(now + r * stride + 2 * row.room, static_cast<const T*>(a.x) + (t * B + begin + r) * I, I);
+        take(next, t + 1);
         const int64_t first = (t * B + begin) * N;
         T* const y_out = static_cast<T*>(a.y) + first;
-        if (a.kept && t && t % a.every == 0)
+        if (leads && a.kept && t && t % a.every == 0)
             for (int64_t r = 0; r < rows; ++r)
                 copy(static_cast<T*>(a.kept) + ((t / a.every - 1) * B + begin + r) * N, now + r * stride + row.room, N);
         T* const s_out = a.s ? static_cast<T*>(a.s) + first : nullptr;
         const T* const tau = a.tau ? static_cast<const T*>(a.tau) + t * B + begin : nullptr;
-        product<T>(now, stride, rows, stretches, 3, packed, row.stacked(), N,
+        product<T>(now, stride, rows, stretches, 3, packed, row.stacked(), from, to,
                    [&](int64_t r, int64_t column, Vec<T> sum) {
                        // beyond the last unit everything is zero and stays so
                        T *const old = now + r * stride + column, *const young = next + r * stride + column;
@@ -99,40 +114,84 @@ void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t 
         T* const swapped = now;
         now = next;
         next = swapped;
+        team.meet();
     }
-    for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t r = 0; leads && r < rows; ++r) {
         copy(static_cast<T*>(a.y_last) + (begin + r) * N, now + r * stride, N);
         copy(static_cast<T*>(a.z_last) + (begin + r) * N, now + r * stride + row.room, N);
     }
 }
 
+namespace {
+
+// Inputs up to here are multiplied number by number: a panel of columns would be mostly padding.
+constexpr int64_t NARROW = 16;
+
+// How the scratch of the backward pass is laid out, in elements.
 template <typename T>
-int64_t cornn_backward_scratch(int64_t units, int64_t batch) {
-    const int64_t room = padded<T>(units);
-    // the two transposed matrices, the constants, and for each sequence both cotangents and that of the drive
-    return 2 * room * units + 3 * room + 3 * batch * room;
+struct Backward {
+    int64_t units, inputs, every, room, taken, width, lines;
+    explicit Backward(const pendula_cornn_backward& a)
+        : units(a.units),
+          inputs(a.inputs),
+          every(a.every < a.steps ? a.every : a.steps),
+          room(padded<T>(a.units)),
+          taken(2 * a.units + (wide() ? a.inputs : 0)),
+          width(padded<T>(taken)),
+          lines(wide() ? 0 : a.inputs) {}
+    bool wide() const { return inputs > NARROW; }
+    // V, packed, or narrow by columns
+    int64_t v_size() const { return wide() ? padded<T>(inputs) * units : inputs * room; }
+    int64_t packed() const { return 2 * room * units + v_size() + 3 * room; }
+    // sums of a thread: the gradients of W, W_z (and V) side by side, of narrow V by columns, of b
+    int64_t sums() const { return units * width + (lines + 1) * room; }
+    // of a sequence: cotangents of y, z and the drive; what the steps of a chunk took, and their drive's cotangents
+    int64_t sequence() const { return 3 * room + (every + 1) * taken + every * units; }
+    // a panel beyond the end of a thread's chunk may be read
+    int64_t thread() const { return sums() + panel_width<T>(); }
+    int64_t size(int64_t threads, int64_t batch) const { return packed() + threads * thread() + batch * sequence(); }
+};
+
+}  // namespace
+
+template <typename T>
+int64_t cornn_backward_scratch(const pendula_cornn_backward& a) {
+    return Backward<T>(a).size(a.threads, a.batch);
 }
 
 template <typename T>
 void cornn_backward_pack(const pendula_cornn_backward& a) {
-    const int64_t N = a.units, room = padded<T>(N);
-    T* packed = static_cast<T*>(a.scratch);
-    pack(packed, N, 0, static_cast<const T*>(a.W), N, N, N, 1);
-    pack(packed + room * N, N, 0, static_cast<const T*>(a.W_z), N, N, N, 1);
+    const Backward<T> plan(a);
+    const int64_t N = a.units, room = plan.room;
+    T* to = static_cast<T*>(a.scratch);
+    pack(to, N, 0, static_cast<const T*>(a.W), N, N, N, 1);
+    pack(to + room * N, N, 0, static_cast<const T*>(a.W_z), N, N, N, 1);
+    T* const v = to + 2 * room * N;
+    if (plan.wide())
+        pack(v, N, 0, static_cast<const T*>(a.V), N, a.inputs, a.inputs, 1);
+    else
+        for (int64_t i = 0; i < a.inputs; ++i)
+            for (int64_t n = 0; n < room; ++n)
+                v[i * room + n] = n < N ? static_cast<const T*>(a.V)[n * a.inputs + i] : T(0);
     const void* from[3] = {a.dt, a.gamma, a.epsilon};
-    for (int i = 0; i < 3; ++i) widen(packed + 2 * room * N + i * room, from[i], N, room);
+    for (int i = 0; i < 3; ++i) widen(v + plan.v_size() + i * room, from[i], N, room);
 }
 
 template <typename T>
 void cornn_backward_slice(const pendula_cornn_backward& a, int64_t begin, int64_t end, int64_t thread) {
     const FlushDenormals guard;
     constexpr int64_t L = Vector<T>::size;
-    const int64_t N = a.units, B = a.batch, rows = end - begin, room = padded<T>(N);
-    const T* packed = static_cast<const T*>(a.scratch);
-    const T *dt = packed + 2 * room * N, *gamma = dt + room, *epsilon = gamma + room;
-    // cotangents of y, z and the drive, a row of 3 * room per sequence
-    T* const work = static_cast<T*>(a.scratch) + 2 * room * N + 3 * room + 3 * begin * room;
+    const Backward<T> plan(a);
+    const int64_t N = a.units, I = a.inputs, B = a.batch, rows = end - begin, room = plan.room, taken = plan.taken;
+    const T* const packed = static_cast<const T*>(a.scratch);
+    const T *const packed_v = packed + 2 * room * N, *const dt = packed_v + plan.v_size(), *const gamma = dt + room,
+                   *const epsilon = gamma + room;
+    T* const own = static_cast<T*>(a.scratch) + plan.packed() + thread * plan.thread() + begin * plan.sequence();
+    T *const sum_w = own, *const sum_v = sum_w + N * plan.width, *const sum_b = sum_v + plan.lines * room;
+    T* const work = own + plan.sums();
+    T *const took = work + 3 * rows * room, *const p = took + (plan.every + 1) * rows * taken;
     const int64_t stride = 3 * room;
+    for (int64_t i = 0; i < plan.sums(); ++i) own[i] = T(0);
     for (int64_t r = 0; r < rows; ++r) {
         widen(work + r * stride, static_cast<const T*>(a.by_state_y) + (begin + r) * N, N, room);
         widen(work + r * stride + room, static_cast<const T*>(a.by_state_z) + (begin + r) * N, N, room);
@@ -141,16 +200,25 @@ void cornn_backward_slice(const pendula_cornn_backward& a, int64_t begin, int64_
     double* const by_gamma = a.by_dt ? static_cast<double*>(a.by_gamma) + thread * N : nullptr;
     double* const by_epsilon = a.by_dt ? static_cast<double*>(a.by_epsilon) + thread * N : nullptr;
     const bool implicit = a.implicit != 0, sums = a.by_dt || a.by_tau;
-    const int64_t taken = 2 * N + a.inputs;
-    // what each step took: y as the outputs show it, z from the kept one onwards, x
-    for (int64_t t = a.first; t <= a.last; ++t)
-        for (int64_t r = 0; r < rows; ++r) {
-            const int64_t sequence = begin + r;
-            T* const line = static_cast<T*>(a.rows) + ((t - a.first) * B + sequence) * taken;
-            if (t == a.first) {
-                copy(line + N, static_cast<const T*>(a.z) + sequence * N, N);
-            } else {
-                const T* const before = line - B * taken;
+    const Stretch drive[1] = {{2 * room, N}}, adjoint[1] = {{0, N}};
+    for (int64_t first = (a.steps - 1) / plan.every * plan.every; first >= 0; first -= plan.every) {
+        const int64_t last = first + plan.every < a.steps ? first + plan.every : a.steps;
+        // what each step took: y as the outputs show it, z from the kept one onwards, and x
+        const T* const z_first = first ? static_cast<const T*>(a.kept) + (first / plan.every - 1) * B * N
+                                       : static_cast<const T*>(a.z0);
+        for (int64_t t = first; t <= last; ++t)
+            for (int64_t r = 0; r < rows; ++r) {
+                const int64_t sequence = begin + r;
+                T* const line = took + ((t - first) * rows + r) * taken;
+                copy(line, (t ? static_cast<const T*>(a.y) + (t - 1) * B * N : static_cast<const T*>(a.y0)) +
+                               sequence * N, N);
+                if (plan.wide() && t < last)
+                    copy(line + 2 * N, static_cast<const T*>(a.x) + (t * B + sequence) * I, I);
+                if (t == first) {
+                    copy(line + N, z_first + sequence * N, N);
+                    continue;
+                }
+                const T* const before = line - rows * taken;
                 const T* const s_line = static_cast<const T*>(a.s) + ((t - 1) * B + sequence) * N;
                 const T scale = a.tau ? static_cast<const T*>(a.tau)[(t - 1) * B + sequence] : T(1);
                 for (int64_t c = 0; c < N; c += L)
@@ -159,66 +227,87 @@ void cornn_backward_slice(const pendula_cornn_backward& a, int64_t begin, int64_
                                             load_up_to(s_line, c, N), load_up_to(before, c, N),
                                             load_up_to(before + N, c, N)));
             }
-            copy(line, t ? static_cast<const T*>(a.y) + ((t - 1) * B + sequence) * N
-                         : static_cast<const T*>(a.y0) + sequence * N, N);
-            if (t < a.last)
-                copy(line + 2 * N, static_cast<const T*>(a.x) + (t * B + sequence) * a.inputs, a.inputs);
+        for (int64_t t = last - 1; t >= first; --t) {
+            for (int64_t r = 0; r < rows; ++r) {
+                const int64_t at = (t * B + begin + r) * N;
+                T *const by_y = work + r * stride, *const by_z = by_y + room, *const by_a = by_z + room;
+                T* const p_line = p + ((t - first) * rows + r) * N;
+                if (a.lengths && t >= a.lengths[begin + r]) {
+                    for (int64_t c = 0; c < room; ++c) by_a[c] = T(0);
+                    for (int64_t c = 0; c < N; ++c) p_line[c] = T(0);
+                    if (a.by_tau) static_cast<T*>(a.by_tau)[t * B + begin + r] = T(0);
+                    continue;
+                }
+                const T* const line = took + ((t - first) * rows + r) * taken;
+                const T *const y_old = line, *const z_old = line + N, *const z_now = line + rows * taken + N;
+                const T* const s_now = static_cast<const T*>(a.s) + at;
+                const T* const shown = a.by_y ? static_cast<const T*>(a.by_y) + at : nullptr;
+                const T scale = a.tau ? static_cast<const T*>(a.tau)[t * B + begin + r] : T(1);
+                Vec<T> by_scale = Vec<T>{};
+                for (int64_t c = 0; c < room; c += L) {
+                    const Vec<T> d = load(dt + c), h = d * scale, g = load(gamma + c), e = load(epsilon + c);
+                    const Vec<T> s = load_up_to(s_now, c, N);
+                    Vec<T> gy = load(by_y + c), gz = load(by_z + c);
+                    if (shown) gy += load_up_to(shown, c, N);
+                    gz += h * gy;
+                    const Vec<T> q = implicit ? gz / (e * h + 1) : gz;
+                    const Vec<T> by_drive = h * q * (1 - s * s);
+                    if (sums) {
+                        const Vec<T> y = load_up_to(y_old, c, N), z = load_up_to(z_now, c, N);
+                        const Vec<T> damped = implicit ? z : load_up_to(z_old, c, N);
+                        const Vec<T> by_h = gy * z + q * (s - g * y - e * damped);
+                        if (by_dt) {
+                            add<T>(by_dt, c, N, by_h * scale);
+                            add<T>(by_gamma, c, N, -h * q * y);
+                            add<T>(by_epsilon, c, N, -h * q * damped);
+                        }
+                        by_scale += by_h * d;
+                    }
+                    store(by_y + c, gy - h * g * q);
+                    store(by_z + c, implicit ? q : q - h * e * q);
+                    store(by_a + c, by_drive);
+                    store(sum_b + c, load(sum_b + c) + by_drive);
+                    store_up_to(p_line, c, N, by_drive);
+                }
+                if (a.by_tau) {
+                    static_cast<T*>(a.by_tau)[t * B + begin + r] = total<T>(by_scale);
+                }
+            }
+            for (int64_t half = 0; half < 2; ++half)
+                product<T>(work, stride, rows, drive, 1, packed + half * room * N, N, N,
+                           [&](int64_t r, int64_t column, Vec<T> sum) {
+                               T* const line = work + r * stride + half * room + column;
+                               store(line, load(line) + sum);
+                           });
         }
-    const Stretch whole[1] = {{2 * room, N}};
-    for (int64_t t = a.last - 1; t >= a.first; --t) {
-        for (int64_t r = 0; r < rows; ++r) {
-            const int64_t at = (t * B + begin + r) * N;
-            const bool runs = !a.lengths || t < a.lengths[begin + r];
-            T *const by_y = work + r * stride, *const by_z = by_y + room, *const by_a = by_z + room;
-            T* const p_out = static_cast<T*>(a.by_drive) + ((t - a.first) * B + begin + r) * N;
-            if (!runs) {
-                for (int64_t c = 0; c < room; ++c) by_a[c] = T(0);
-                for (int64_t c = 0; c < N; ++c) p_out[c] = T(0);
-                if (a.by_tau) static_cast<T*>(a.by_tau)[t * B + begin + r] = T(0);
+        const int64_t count = (last - first) * rows;
+        outer<T>(sum_w, N, taken, p, N, took, taken, count);
+        for (int64_t t = first; t < last; ++t) {
+            const T* const p_rows = p + (t - first) * rows * N;
+            const T* const x = static_cast<const T*>(a.x) + (t * B + begin) * I;
+            T* const by_x = a.by_x ? static_cast<T*>(a.by_x) + (t * B + begin) * I : nullptr;
+            if (plan.wide()) {
+                if (by_x)
+                    product<T>(p_rows, N, rows, adjoint, 1, packed_v, N, I,
+                               [&](int64_t r, int64_t column, Vec<T> sum) { store_up_to(by_x + r * I, column, I, sum); });
                 continue;
             }
-            const T* const took = static_cast<const T*>(a.rows) + ((t - a.first) * B + begin + r) * taken;
-            const T *const y_old = took, *const z_old = took + N, *const z_now = took + B * taken + N;
-            const T* const s_now = static_cast<const T*>(a.s) + at;
-            const T* const shown = a.by_y ? static_cast<const T*>(a.by_y) + at : nullptr;
-            const T scale = a.tau ? static_cast<const T*>(a.tau)[t * B + begin + r] : T(1);
-            Vec<T> by_scale = Vec<T>{};
-            for (int64_t c = 0; c < room; c += L) {
-                const Vec<T> d = load(dt + c), h = d * scale, g = load(gamma + c), e = load(epsilon + c);
-                const Vec<T> s = load_up_to(s_now, c, N);
-                Vec<T> gy = load(by_y + c), gz = load(by_z + c);
-                if (shown) gy += load_up_to(shown, c, N);
-                gz += h * gy;
-                const Vec<T> q = implicit ? gz / (e * h + 1) : gz;
-                const Vec<T> p = h * q * (1 - s * s);
-                if (sums) {
-                    const Vec<T> y = load_up_to(y_old, c, N), z = load_up_to(z_now, c, N);
-                    const Vec<T> damped = implicit ? z : load_up_to(z_old, c, N);
-                    const Vec<T> by_h = gy * z + q * (s - g * y - e * damped);
-                    if (by_dt) {
-                        add<T>(by_dt, c, N, by_h * scale);
-                        add<T>(by_gamma, c, N, -h * q * y);
-                        add<T>(by_epsilon, c, N, -h * q * damped);
-                    }
-                    by_scale += by_h * d;
+            for (int64_t r = 0; r < rows; ++r)
+                for (int64_t i = 0; i < I; ++i) {
+                    const Vec<T> value = all(x[r * I + i]);
+                    T* const sum = sum_v + i * room;
+                    for (int64_t c = 0; c < N; c += L)
+                        store(sum + c, load(sum + c) + value * load_up_to(p_rows + r * N, c, N));
                 }
-                store(by_y + c, gy - h * g * q);
-                store(by_z + c, implicit ? q : q - h * e * q);
-                store(by_a + c, p);
-                store_up_to(p_out, c, N, p);
-            }
-            if (a.by_tau) {
-                T total = 0;
-                for (int64_t i = 0; i < L; ++i) total += by_scale[i];
-                static_cast<T*>(a.by_tau)[t * B + begin + r] = total;
-            }
+            if (by_x)
+                for (int64_t r = 0; r < rows; ++r)
+                    for (int64_t i = 0; i < I; ++i) {
+                        Vec<T> sum = Vec<T>{};
+                        for (int64_t c = 0; c < N; c += L)
+                            sum += load_up_to(p_rows + r * N, c, N) * load(packed_v + i * room + c);
+                        by_x[r * I + i] = total<T>(sum);
+                    }
         }
-        for (int64_t half = 0; half < 2; ++half)
-            product<T>(work, stride, rows, whole, 1, packed + half * room * N, N, N,
-                       [&](int64_t r, int64_t column, Vec<T> sum) {
-                           T* const line = work + r * stride + half * room + column;
-                           store(line, load(line) + sum);
-                       });
     }
     for (int64_t r = 0; r < rows; ++r) {
         copy(static_cast<T*>(a.by_state_y) + (begin + r) * N, work + r * stride, N);
@@ -226,13 +315,40 @@ void cornn_backward_slice(const pendula_cornn_backward& a, int64_t begin, int64_
     }
 }
 
-#define PENDULA_FOR(T)                                                                           \
-    template int64_t cornn_forward_scratch<T>(int64_t, int64_t, int64_t);                        \
-    template void cornn_forward_pack<T>(const pendula_cornn_forward&);                           \
-    template void cornn_forward_slice<T>(const pendula_cornn_forward&, int64_t, int64_t);        \
-    template int64_t cornn_backward_scratch<T>(int64_t, int64_t);                                \
-    template void cornn_backward_pack<T>(const pendula_cornn_backward&);                         \
-    template void cornn_backward_slice<T>(const pendula_cornn_backward&, int64_t, int64_t, int64_t);
+// The sums of all threads, always in the same order.
+template <typename T>
+void cornn_backward_sum(const pendula_cornn_backward& a, int64_t threads) {
+    const Backward<T> plan(a);
+    const int64_t N = a.units, I = a.inputs;
+    for (int64_t i = 0; i < threads; ++i) {
+        const T* const sum_w = static_cast<const T*>(a.scratch) + plan.packed() + i * plan.thread() +
+                               (a.batch * i / threads) * plan.sequence();
+        const T *const sum_v = sum_w + N * plan.width, *const sum_b = sum_v + plan.lines * plan.room;
+        const auto into = [i](void* to, int64_t at, T value) {
+            T* const line = static_cast<T*>(to) + at;
+            *line = i ? *line + value : value;
+        };
+        for (int64_t n = 0; n < N; ++n) {
+            for (int64_t k = 0; k < N; ++k) {
+                into(a.by_W, n * N + k, sum_w[n * plan.width + k]);
+                into(a.by_W_z, n * N + k, sum_w[n * plan.width + N + k]);
+            }
+            for (int64_t k = 0; k < I; ++k)
+                into(a.by_V, n * I + k, plan.wide() ? sum_w[n * plan.width + 2 * N + k] : sum_v[k * plan.room + n]);
+            into(a.by_b, n, sum_b[n]);
+        }
+    }
+}
+
+#define PENDULA_FOR(T)                                                                               \
+    template int64_t cornn_forward_scratch<T>(int64_t, int64_t, int64_t);                            \
+    template void cornn_forward_pack<T>(const pendula_cornn_forward&);                               \
+    template int64_t cornn_forward_parts<T>(int64_t);                                                \
+    template void cornn_forward_slice<T>(const pendula_cornn_forward&, int64_t, int64_t, const Team&); \
+    template int64_t cornn_backward_scratch<T>(const pendula_cornn_backward&);                       \
+    template void cornn_backward_pack<T>(const pendula_cornn_backward&);                             \
+    template void cornn_backward_slice<T>(const pendula_cornn_backward&, int64_t, int64_t, int64_t); \
+    template void cornn_backward_sum<T>(const pendula_cornn_backward&, int64_t);
 PENDULA_FOR(float)
 PENDULA_FOR(double)
 

@@ -1,5 +1,6 @@
 // What each network's file offers for an instruction set. No guard: scans.cpp includes it once per set.
 #include "scans.h"
+#include "team.h"
 
 namespace pendula {
 namespace PENDULA_ISA {
@@ -9,18 +10,35 @@ int64_t cornn_forward_scratch(int64_t units, int64_t inputs, int64_t batch);
 template <typename T>
 void cornn_forward_pack(const pendula_cornn_forward& a);
 template <typename T>
-void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t end);
+void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t end, const Team& team);
 template <typename T>
-int64_t cornn_backward_scratch(int64_t units, int64_t batch);
+int64_t cornn_forward_parts(int64_t units);
+template <typename T>
+int64_t cornn_backward_scratch(const pendula_cornn_backward& a);
 template <typename T>
 void cornn_backward_pack(const pendula_cornn_backward& a);
 template <typename T>
 void cornn_backward_slice(const pendula_cornn_backward& a, int64_t begin, int64_t end, int64_t thread);
+template <typename T>
+void cornn_backward_sum(const pendula_cornn_backward& a, int64_t threads);
 
 template <typename T>
 void unicornn_forward_slice(const pendula_unicornn_forward& a, int64_t begin, int64_t end);
 template <typename T>
 void unicornn_backward_slice(const pendula_unicornn_backward& a, int64_t begin, int64_t end);
+
+template <typename T>
+int64_t lem_forward_scratch(int64_t units, int64_t inputs, int64_t batch);
+template <typename T>
+void lem_forward_pack(const pendula_lem_forward& a);
+template <typename T>
+void lem_forward_slice(const pendula_lem_forward& a, int64_t begin, int64_t end);
+template <typename T>
+int64_t lem_backward_scratch(int64_t units, int64_t batch);
+template <typename T>
+void lem_backward_pack(const pendula_lem_backward& a);
+template <typename T>
+void lem_backward_slice(const pendula_lem_backward& a, int64_t begin, int64_t end, int64_t thread);
 
 }  // namespace PENDULA_ISA
 }  // namespace pendula

@@ -31,5 +31,12 @@ inline Vec<T> load_up_to(const T* line, int64_t column, int64_t units) {
     return column < units ? load_part(line + column, static_cast<int>(units - column)) : Vec<T>{};
 }
 
+template <typename T>
+inline T total(Vec<T> v) {
+    T sum = 0;
+    for (int i = 0; i < Vector<T>::size; ++i) sum += v[i];
+    return sum;
+}
+
 }  // namespace PENDULA_ISA
 }  // namespace pendula

@@ -4,8 +4,13 @@
 #include <atomic>
 #include <cstring>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #define PENDULA_ISA baseline
 #include "isa.hpp"
@@ -27,12 +32,20 @@ template <typename T>
 struct Functions {
     int64_t (*cornn_forward_scratch)(int64_t, int64_t, int64_t);
     void (*cornn_forward_pack)(const pendula_cornn_forward&);
-    void (*cornn_forward_slice)(const pendula_cornn_forward&, int64_t, int64_t);
-    int64_t (*cornn_backward_scratch)(int64_t, int64_t);
+    void (*cornn_forward_slice)(const pendula_cornn_forward&, int64_t, int64_t, const Team&);
+    int64_t (*cornn_forward_parts)(int64_t);
+    int64_t (*cornn_backward_scratch)(const pendula_cornn_backward&);
     void (*cornn_backward_pack)(const pendula_cornn_backward&);
     void (*cornn_backward_slice)(const pendula_cornn_backward&, int64_t, int64_t, int64_t);
+    void (*cornn_backward_sum)(const pendula_cornn_backward&, int64_t);
     void (*unicornn_forward_slice)(const pendula_unicornn_forward&, int64_t, int64_t);
     void (*unicornn_backward_slice)(const pendula_unicornn_backward&, int64_t, int64_t);
+    int64_t (*lem_forward_scratch)(int64_t, int64_t, int64_t);
+    void (*lem_forward_pack)(const pendula_lem_forward&);
+    void (*lem_forward_slice)(const pendula_lem_forward&, int64_t, int64_t);
+    int64_t (*lem_backward_scratch)(int64_t, int64_t);
+    void (*lem_backward_pack)(const pendula_lem_backward&);
+    void (*lem_backward_slice)(const pendula_lem_backward&, int64_t, int64_t, int64_t);
 };
 
 struct Set {
@@ -44,8 +57,12 @@ struct Set {
 
 #define PENDULA_FUNCTIONS(isa, T)                                                                                 \
     {isa::cornn_forward_scratch<T>,  isa::cornn_forward_pack<T>,  isa::cornn_forward_slice<T>,                    \
+     isa::cornn_forward_parts<T>,                                                                                 \
      isa::cornn_backward_scratch<T>, isa::cornn_backward_pack<T>, isa::cornn_backward_slice<T>,                   \
-     isa::unicornn_forward_slice<T>, isa::unicornn_backward_slice<T>}
+     isa::cornn_backward_sum<T>,                                                                                  \
+     isa::unicornn_forward_slice<T>, isa::unicornn_backward_slice<T>,                                               \
+     isa::lem_forward_scratch<T>,    isa::lem_forward_pack<T>,    isa::lem_forward_slice<T>,                      \
+     isa::lem_backward_scratch<T>,   isa::lem_backward_pack<T>,   isa::lem_backward_slice<T>}
 #define PENDULA_SET(isa, usable) \
     Set{#isa, usable, PENDULA_FUNCTIONS(isa, float), PENDULA_FUNCTIONS(isa, double)}
 
@@ -94,25 +111,69 @@ void share(int64_t count, int64_t threads, const Work& work) {
     }
     std::vector<std::thread> others;
     others.reserve(static_cast<std::size_t>(threads - 1));
-    for (int64_t i = 1; i < threads; ++i)
-        others.emplace_back([&, i] { work(count * i / threads, count * (i + 1) / threads, i); });
+    for (int64_t i = 1; i < threads; ++i) {
+        const auto slice = [&, i] { work(count * i / threads, count * (i + 1) / threads, i); };
+        try {
+            others.emplace_back(slice);
+        } catch (const std::system_error&) {
+            // no thread is to be had: this one does its part too
+            slice();
+        }
+    }
     work(int64_t{0}, count / threads, int64_t{0});
     for (auto& other : others) other.join();
 }
 
+// Where the threads of a team meet: the last one to come opens the gate.
+class Gate {
+   public:
+    explicit Gate(int64_t members) : members_(members), missing_(members) {}
+    void wait() {
+        const int64_t round = round_.load();
+        if (missing_.fetch_sub(1) == 1) {
+            missing_.store(members_);
+            round_.store(round + 1);
+            return;
+        }
+        // steps are short: sleeping would take longer, but a thread that has no core of its own must let go
+        for (int spins = 0; round_.load() == round; ++spins)
+            if (spins > 2000) std::this_thread::yield();
+    }
+
+   private:
+    const int64_t members_;
+    std::atomic<int64_t> missing_, round_{0};
+};
+
 template <typename T>
 void run(const pendula_cornn_forward& a) {
-    functions<T>().cornn_forward_pack(a);
-    share(a.batch, a.threads,
-          [&](int64_t begin, int64_t end, int64_t) { functions<T>().cornn_forward_slice(a, begin, end); });
+    const Functions<T>& f = functions<T>();
+    if (!a.packed) f.cornn_forward_pack(a);
+    const int64_t panels = f.cornn_forward_parts(a.units);
+    const int64_t parts = a.threads < panels ? a.threads : panels;
+    if (a.batch < parts) {
+        // fewer sequences than threads: they share the units instead
+        Gate gate(parts);
+        share(parts, parts, [&](int64_t part, int64_t, int64_t) {
+            Team team;
+            team.part = part;
+            team.parts = parts;
+            team.wait = [](void* g) { static_cast<Gate*>(g)->wait(); };
+            team.gate = &gate;
+            f.cornn_forward_slice(a, 0, a.batch, team);
+        });
+        return;
+    }
+    share(a.batch, a.threads, [&](int64_t begin, int64_t end, int64_t) { f.cornn_forward_slice(a, begin, end, Team{}); });
 }
 
 template <typename T>
 void run(const pendula_cornn_backward& a) {
-    if (!a.packed) functions<T>().cornn_backward_pack(a);
+    functions<T>().cornn_backward_pack(a);
     share(a.batch, a.threads, [&](int64_t begin, int64_t end, int64_t thread) {
         functions<T>().cornn_backward_slice(a, begin, end, thread);
     });
+    functions<T>().cornn_backward_sum(a, a.threads < a.batch ? a.threads : a.batch);
 }
 
 template <typename T>
@@ -125,6 +186,21 @@ template <typename T>
 void run(const pendula_unicornn_backward& a) {
     share(a.batch, a.threads,
           [&](int64_t begin, int64_t end, int64_t) { functions<T>().unicornn_backward_slice(a, begin, end); });
+}
+
+template <typename T>
+void run(const pendula_lem_forward& a) {
+    functions<T>().lem_forward_pack(a);
+    share(a.batch, a.threads,
+          [&](int64_t begin, int64_t end, int64_t) { functions<T>().lem_forward_slice(a, begin, end); });
+}
+
+template <typename T>
+void run(const pendula_lem_backward& a) {
+    if (!a.packed) functions<T>().lem_backward_pack(a);
+    share(a.batch, a.threads, [&](int64_t begin, int64_t end, int64_t thread) {
+        functions<T>().lem_backward_slice(a, begin, end, thread);
+    });
 }
 
 template <typename Arguments>
@@ -157,18 +233,53 @@ int pendula_use_instruction_set(const char* name) {
     return 0;
 }
 
+int64_t pendula_sizeof(const char* structure) {
+#define PENDULA_SIZE(name) \
+    if (std::strcmp(structure, #name) == 0) return static_cast<int64_t>(sizeof(name));
+    PENDULA_SIZE(pendula_cornn_forward)
+    PENDULA_SIZE(pendula_cornn_backward)
+    PENDULA_SIZE(pendula_unicornn_forward)
+    PENDULA_SIZE(pendula_unicornn_backward)
+    PENDULA_SIZE(pendula_lem_forward)
+    PENDULA_SIZE(pendula_lem_backward)
+    return 0;
+}
+
+void pendula_in_large_pages(void* array, int64_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    constexpr uintptr_t page = uintptr_t{1} << 21;
+    const uintptr_t start = reinterpret_cast<uintptr_t>(array), end = start + static_cast<uintptr_t>(bytes);
+    const uintptr_t first = (start + page - 1) / page * page, last = end / page * page;
+    // a wish: where it is refused, everything works as before
+    if (array && first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#else
+    (void)array, (void)bytes;
+#endif
+}
+
 int64_t pendula_cornn_forward_scratch(int64_t bytes, int64_t units, int64_t inputs, int64_t batch) {
     return bytes == 4 ? functions<float>().cornn_forward_scratch(units, inputs, batch)
                       : functions<double>().cornn_forward_scratch(units, inputs, batch);
 }
 
-int64_t pendula_cornn_backward_scratch(int64_t bytes, int64_t units, int64_t batch) {
-    return bytes == 4 ? functions<float>().cornn_backward_scratch(units, batch)
-                      : functions<double>().cornn_backward_scratch(units, batch);
+int64_t pendula_cornn_backward_scratch(const pendula_cornn_backward* a, int64_t bytes) {
+    return bytes == 4 ? functions<float>().cornn_backward_scratch(*a) : functions<double>().cornn_backward_scratch(*a);
+}
+
+int64_t pendula_lem_forward_scratch(int64_t bytes, int64_t units, int64_t inputs, int64_t batch) {
+    return bytes == 4 ? functions<float>().lem_forward_scratch(units, inputs, batch)
+                      : functions<double>().lem_forward_scratch(units, inputs, batch);
+}
+
+int64_t pendula_lem_backward_scratch(int64_t bytes, int64_t units, int64_t batch) {
+    return bytes == 4 ? functions<float>().lem_backward_scratch(units, batch)
+                      : functions<double>().lem_backward_scratch(units, batch);
 }
 
 void pendula_cornn_forward_run(const pendula_cornn_forward* a, int64_t bytes) { run_in(a, bytes); }
 void pendula_cornn_backward_run(const pendula_cornn_backward* a, int64_t bytes) { run_in(a, bytes); }
 void pendula_unicornn_forward_run(const pendula_unicornn_forward* a, int64_t bytes) { run_in(a, bytes); }
 void pendula_unicornn_backward_run(const pendula_unicornn_backward* a, int64_t bytes) { run_in(a, bytes); }
+void pendula_lem_forward_run(const pendula_lem_forward* a, int64_t bytes) { run_in(a, bytes); }
+void pendula_lem_backward_run(const pendula_lem_backward* a, int64_t bytes) { run_in(a, bytes); }
 }

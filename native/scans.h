@@ -32,27 +32,26 @@ typedef struct {
     void *y_last, *z_last;           /* out (B, N) */
     void *scratch;
     int64_t every;
+    int32_t packed;                  /* the scratch holds the weights, packed by an earlier call */
 } pendula_cornn_forward;
 
 typedef struct {
     int64_t steps, batch, units, inputs;
-    int64_t first, last;             /* the chunk of steps: first <= t < last; first is a multiple of `every` */
+    int64_t every;                   /* steps of a chunk, as in the forward scan */
     int32_t implicit, threads;
     const void *x;
-    const void *W, *W_z;
+    const void *W, *W_z, *V;
     const void *dt, *gamma, *epsilon;
     const void *tau;
     const int64_t *lengths;
-    const void *y0, *y, *s;          /* as the forward scan left them */
-    const void *z;                   /* (B, N): z before the chunk */
+    const void *y0, *z0, *y, *s, *kept; /* as the forward scan took and left them */
     const void *by_y;                /* (T, B, N): cotangents of the outputs, or null */
     void *by_state_y, *by_state_z;   /* in and out (B, N): cotangents of the state */
-    void *rows;                      /* out (last - first + 1, B, 2 N + I): y, z, x that each step of the chunk took */
-    void *by_drive;                  /* out (last - first, B, N) */
+    void *by_x;                      /* out (T, B, I), or null if not wanted */
+    void *by_W, *by_W_z, *by_V, *by_b; /* out, as W, W_z, V and (N,) */
     void *by_dt, *by_gamma, *by_epsilon; /* double, added to (threads, N) each; null if not wanted */
-    void *by_tau;                    /* out (T, B), rows of the chunk; or null */
+    void *by_tau;                    /* out (T, B), or null */
     void *scratch;
-    int32_t packed;                  /* the scratch holds the packed weights of an earlier chunk */
 } pendula_cornn_backward;
 
 typedef struct {
@@ -83,19 +82,64 @@ typedef struct {
     void *by_tau;                    /* added to (T, B), or null */
 } pendula_unicornn_backward;
 
+typedef struct {
+    int64_t steps, batch, units, inputs, every;
+    int32_t threads;
+    const void *x;                   /* (T, B, I) */
+    const void *y0, *z0;             /* (B, N) */
+    const void *W, *W_y, *V, *b;     /* (3 N, N), (N, N), (4 N, I), (4 N,) or null */
+    const void *dt;                  /* (N,) */
+    const void *tau;                 /* (T, B) or null */
+    const int64_t *lengths;          /* (B,) or null */
+    void *y;                         /* out (T, B, N), zero in the padding */
+    void *gates;                     /* out (T, B, 4 N): s_1, s_2, both tanh, for the backward pass; null without one */
+    void *kept;                      /* out (K, B, N): z before step every, 2 every, ...; null without a backward pass */
+    void *y_last, *z_last;           /* out (B, N) */
+    void *scratch;
+} pendula_lem_forward;
+
+typedef struct {
+    int64_t steps, batch, units, inputs;
+    int64_t first, last;             /* the chunk of steps: first <= t < last; first is a multiple of `every` */
+    int32_t threads;
+    int32_t packed;                  /* the scratch holds the packed weights of an earlier chunk */
+    const void *x;
+    const void *W, *W_y, *dt;
+    const void *tau;
+    const int64_t *lengths;
+    const void *y0, *y, *gates;      /* as the forward scan left them */
+    const void *z;                   /* (B, N): z before the chunk */
+    const void *by_y;                /* (T, B, N): cotangents of the outputs, or null */
+    void *by_state_y, *by_state_z;   /* in and out (B, N): cotangents of the state */
+    void *rows;                      /* out (last - first, B, 2 N + I + 1): y, x, 1 that each step took, then its new z */
+    void *by_drive;                  /* out (last - first, B, 4 N) */
+    void *by_dt;                     /* double, added to (threads, N); null if not wanted */
+    void *by_tau;                    /* out (T, B), rows of the chunk; null without tau */
+    void *scratch;
+} pendula_lem_backward;
+
 /* names of the instruction sets compiled in and usable here, best first, separated by spaces */
 PENDULA_API const char *pendula_instruction_sets(void);
 /* 1 if the set of that name is used from now on, 0 if it is not there */
 PENDULA_API int pendula_use_instruction_set(const char *name);
+/* bytes of a struct of this file, 0 if there is none of that name: the caller compares them with what it will pass */
+PENDULA_API int64_t pendula_sizeof(const char *structure);
+
+/* wishes for large pages for memory that is about to be written for the first time: far fewer faults */
+PENDULA_API void pendula_in_large_pages(void *array, int64_t bytes);
 
 PENDULA_API int64_t pendula_cornn_forward_scratch(int64_t bytes, int64_t units, int64_t inputs, int64_t batch);
-PENDULA_API int64_t pendula_cornn_backward_scratch(int64_t bytes, int64_t units, int64_t batch);
+PENDULA_API int64_t pendula_cornn_backward_scratch(const pendula_cornn_backward *arguments, int64_t bytes);
+PENDULA_API int64_t pendula_lem_forward_scratch(int64_t bytes, int64_t units, int64_t inputs, int64_t batch);
+PENDULA_API int64_t pendula_lem_backward_scratch(int64_t bytes, int64_t units, int64_t batch);
 
 /* bytes: 4 for float, 8 for double */
 PENDULA_API void pendula_cornn_forward_run(const pendula_cornn_forward *arguments, int64_t bytes);
 PENDULA_API void pendula_cornn_backward_run(const pendula_cornn_backward *arguments, int64_t bytes);
 PENDULA_API void pendula_unicornn_forward_run(const pendula_unicornn_forward *arguments, int64_t bytes);
 PENDULA_API void pendula_unicornn_backward_run(const pendula_unicornn_backward *arguments, int64_t bytes);
+PENDULA_API void pendula_lem_forward_run(const pendula_lem_forward *arguments, int64_t bytes);
+PENDULA_API void pendula_lem_backward_run(const pendula_lem_backward *arguments, int64_t bytes);
 
 #ifdef __cplusplus
 }

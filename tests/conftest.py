@@ -1,7 +1,14 @@
-"""What holds in every test: seeded, no denormals, no unexpected warning."""
+"""What holds in every test: seeded, no denormals, no unexpected warning. `--library` chooses the compiled scans."""
+
+from pathlib import Path
 
 import pytest
 import torch
+
+import pendula
+from pendula.cells import CELLS
+from pendula.nets.scan import _said
+from pendula.ops import native
 
 # denormal gradients of long sequences make a CPU up to 18 times slower (spec sheet cornn.md 3.5)
 torch.set_flush_denormal(True)
@@ -9,7 +16,27 @@ torch.set_flush_denormal(True)
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    words = "compiled scans to test: those in this folder, or 'none' for an installation that has no others"
+    parser.addoption("--library", default="installed", help=words)
+
+
+def pytest_report_header() -> str:
+    reason = native.missing()
+    return f"compiled scans: {reason or native.library()._name + ', ' + ' '.join(native.instruction_sets())}"
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    library = config.getoption("--library")
+    if library == "none":
+        native.FILE = "hidden from the tests"
+    elif library != "installed":
+        pendula.__path__.insert(0, library)
+        if native.missing() or Path(native.library()._name).parent != Path(library):
+            raise pytest.UsageError(f"--library {library}: {native.missing() or 'another one was loaded'}")
+    if native.missing():
+        # said in the head of the report; tests/test_native.py has the warning itself
+        _said.update((name, native.missing()) for name in CELLS)
     # a warning of the package or of PyTorch that no test expects is a failure
     config.addinivalue_line("filterwarnings", "error::UserWarning")
     config.addinivalue_line("filterwarnings", "error::RuntimeWarning")

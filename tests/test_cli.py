@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pendula import load
+from pendula.cells import CELLS
 from pendula.cli import main
 
 SMALL = ["--task.name", "adding", "--task.options.length", "8", "--task.options.epoch_size", "64"]
@@ -267,6 +268,17 @@ def test_lists_fit_80_columns(what: str, tmp_path: Path) -> None:
     shown = subprocess.run([*command, "list", what], capture_output=True, text=True, env=environment, check=True).stdout
     assert max(len(line) for line in shown.splitlines()) <= 80
     assert len(shown.splitlines()) > 4
+
+
+def test_piped_each_network_is_one_line_with_equation_parameters_and_source() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    command = [sys.executable, "-m", "pendula", "list", "networks"]
+    shown = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
+    for name, cell in CELLS.items():
+        (line,) = [line for line in shown.splitlines() if line.split()[1:2] == [name]]
+        assert cell.equation in line
+        assert cell.source in line
+        assert f"{sum(p.numel() for p in cell(1, 128).parameters()):,}" in line
 
 
 @pytest.mark.parametrize("words", [[], ["train"], ["evaluate"], ["predict"], ["list"], ["data"], ["demo"]])

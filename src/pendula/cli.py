@@ -1,4 +1,4 @@
-"""The command line: `pendula train | evaluate | predict | list | data | demo`.
+"""The command line: `pendula train | evaluate | predict | list | data | demo | bench`.
 
 Exit codes: 0 done; 2 a wrong word or value; 3 data, files or disk; 4 the training diverged; 130 interrupted (and
 resumable); 1 a defect of pendula, with a traceback.
@@ -31,7 +31,8 @@ from pendula.learn.training import Diverged, Training
 
 WRONG, DATA, DIVERGED, INTERRUPTED = 2, 3, 4, 130
 
-console = rich.console.Console()
+# a pipe has no width, unless COLUMNS says so: a row of a table is then a line
+console = rich.console.Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 500)
 
 
 def train(args: Namespace) -> None:
@@ -129,15 +130,29 @@ def _backends() -> tuple[Sequence[str], list[Sequence[str]]]:
 
     from pendula.cells import CELLS
     from pendula.cells.linear import LinearCell
+    from pendula.ops import native
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU that torch can use"
-    rows: list[Sequence[str]] = [("threads", f"{torch.get_num_threads()} on the processor; {device}")]
+    sets = [] if native.missing() else native.instruction_sets()
+    here = "; also built in: ".join(filter(None, (" ".join(sets[:1]), ", ".join(sets[1:])))) or "none"
+    rows: list[Sequence[str]] = [
+        ("(processor)", f"{torch.get_num_threads()} threads", "OMP_NUM_THREADS sets how many"),
+        ("(compiled scans)", here, native.missing()),
+    ]
+    if torch.cuda.is_available():
+        rows.append(("(GPU)", torch.cuda.get_device_name(), "there, what pendula:: names here runs step by step"))
+    else:
+        rows.append(("(GPU)", "none that torch can use", ""))
     for name, cell in CELLS.items():
-        fused = f"fused scan {cell.fused.name}" if cell.fused else "reference scan: this version has no fused one"
-        if issubclass(cell, LinearCell):
-            fused = "associative scan: all times in 2 log2(T) rounds"
-        rows.append((name, fused))
-    return ("network", "how it runs"), rows
+        made = cell(2, 4)
+        if isinstance(made, LinearCell):
+            rows.append((name, "associative scan: all times in 2 log2(T) rounds", ""))
+        elif made.fused is None:
+            rows.append((name, "reference scan: each step from Python", "no fused scan is written yet"))
+        elif reason := made.fused.objection(torch.zeros(1, 1, 2), made.operands(), lengths=None, tau=None):
+            rows.append((name, "reference scan: each step from Python", f"{made.fused.name}: {reason}"))
+        else:
+            rows.append((name, f"fused scan {made.fused.name}: all steps in one call", ""))
+    return ("network", "how it runs", "what would be faster, and is missing"), rows
 
 
 LISTS: dict[str, Callable[[], tuple[Sequence[str], list[Sequence[str]]]]] = {
@@ -178,6 +193,20 @@ def demo(args: Namespace) -> None:
     show(Path(args.out), seeds=args.seeds, epochs=args.epochs, console=console)
 
 
+def bench(args: Namespace) -> None:
+    from pendula.bench import bench as run_cases
+
+    run_cases(
+        Path(args.out),
+        console=console,
+        names=args.case,
+        repetitions=args.repetitions,
+        threads=args.threads,
+        compiles=args.compile,
+        quick=args.quick,
+    )
+
+
 def _size(size: int | None) -> str:
     return "" if size is None else f"{size / 1e6:.1f} MB"
 
@@ -196,6 +225,7 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "list": listing,
     "data": data,
     "demo": demo,
+    "bench": bench,
 }
 
 

@@ -16,6 +16,7 @@ import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_loader
 
 import pendula
+from pendula.bench.cases import CASES, SWEEP
 from pendula.experiment import ModelChoice, TaskChoice
 from pendula.learn.training import Training
 
@@ -33,6 +34,7 @@ HELP = {
     "list": "show the networks, tasks or backends",
     "data": "list, get or check data sets",
     "demo": "train coRNN and an LSTM on handwritten digits",
+    "bench": "time the compiled scans against the same equations elsewhere",
 }
 
 
@@ -122,3 +124,10 @@ def _arguments(name: str, command: ArgumentParser) -> None:
         add("--out", type=str, default="runs/demo", help="folder of the runs, resumed if it has some")
         add("--seeds", type=int, default=1, help="runs of each network on each data set")
         add("--epochs", type=int, default=40, help="passes over the data")
+    if name == "bench":
+        add("--case", type=str, nargs="+", help=f"some of: {', '.join((*CASES, SWEEP))} (a picture); all when left out")
+        add("--repetitions", type=int, default=5, help="rounds, of which medians are taken")
+        add("--threads", type=int | None, help="threads of each case, instead of its own")
+        add("--compile", action="store_true", help="time torch.compile too, in the small cases: takes minutes")
+        add("--quick", action="store_true", help="tiny sizes, to see that everything runs; the numbers mean nothing")
+        add("--out", type=str, default="results/bench", help="folder of the new file and picture")

@@ -404,7 +404,7 @@ def test_a_block_of_one_feature_is_refused(kind: Any) -> None:
 
 def test_the_command_line_names_the_associative_scan() -> None:
     cli = pytest.importorskip("pendula.cli")
-    assert dict(cli._backends()[1])["LinOSS"].startswith("associative scan")
+    assert {row[0]: row[1] for row in cli._backends()[1]}["LinOSS"].startswith("associative scan")
 
 
 # --- the contract

@@ -55,9 +55,9 @@ def test_labels_and_graphs_come_back(tmp_path: Path) -> None:
 
 
 def test_the_backend_is_chosen_when_loading(tmp_path: Path) -> None:
-    built = Model(ModelSpec(2, 2, (Node("LEM", 3),)))
+    built = Model(ModelSpec(2, 2, (Node("LipschitzRNN", 3),)))
     loaded = pendula.load(pendula.save(built, tmp_path / "model"), backend="fused")
-    with pytest.raises(pendula.BackendError, match="LEM has no fused scan"):
+    with pytest.raises(pendula.BackendError, match="LipschitzRNN has no fused scan"):
         loaded(torch.zeros(3, 1, 2))
 
 

@@ -144,8 +144,8 @@ def test_time_spans_are_refused_where_a_layer_has_no_time_step() -> None:
 
 
 def test_the_backend_is_handed_to_the_layers() -> None:
-    built = Model(ModelSpec(2, 3, (Node("LEM", 4),)), backend="fused")
-    with pytest.raises(BackendError, match="LEM has no fused scan"):
+    built = Model(ModelSpec(2, 3, (Node("LipschitzRNN", 4),)), backend="fused")
+    with pytest.raises(BackendError, match="LipschitzRNN has no fused scan"):
         built(torch.zeros(6, 3, 2))
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import pendula
-from pendula.cells import CoRNNCell, UnICORNNCell
+from pendula.cells import CoRNNCell, LEMCell, UnICORNNCell
 from pendula.cells.base import Cell
-from pendula.ops import native
+from pendula.ops import cornn, lem, native, unicornn
 from tests import tolerance
 from tests.contracts.layer import weigh
 
@@ -33,8 +33,12 @@ NETWORKS: dict[str, tuple[type[Cell], dict[str, Any]]] = {
     "UnICORNN": (UnICORNNCell, {"dt": 0.6, "alpha": 1.5}),
     "UnICORNN checkpoints": (UnICORNNCell, {"dt": 0.6, "alpha": 1.5, "memory": "checkpoint", "checkpoint_every": 7}),
     "UnICORNN reversed": (UnICORNNCell, {"dt": 0.6, "alpha": 1.5, "memory": "reverse"}),
+    "LEM": (LEMCell, {"dt": 0.7}),
 }
+# the others' drive is PyTorch's own product, whose sums depend on the shape
+FUSES_ITS_INPUT = ("coRNN", "LEM")
 EVERY_NETWORK = pytest.mark.parametrize("network", sorted(NETWORKS))
+ONE_OF_EACH = pytest.mark.parametrize("network", ["coRNN", "UnICORNN", "LEM"])
 INSTRUCTION_SETS = [] if isinstance(native.load(), str) else native.instruction_sets()
 
 
@@ -109,6 +113,18 @@ def test_numbers_and_gradients_are_those_of_the_reference(
 
 
 @EVERY_NETWORK
+@pytest.mark.parametrize("steps", [8, 9, 63])
+@pytest.mark.usefixtures("scratch_is_nan")
+def test_chunks_of_time_change_nothing(network: str, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for scan in (cornn, lem, unicornn):
+        monkeypatch.setattr(scan, "CACHED", 1)
+    cell = made(network, 3, 37)
+    given = case(cell, steps, 5, spans=True, lengths=True)
+    reference, fused = everything(cell, given, "reference"), everything(cell, given, "fused")
+    assert_close(fused, reference, rtol=1e-12, atol=1e-12)
+
+
+@EVERY_NETWORK
 def test_single_precision_is_as_close_to_double_as_the_reference(network: str, instruction_set: str) -> None:
     cell, narrow = made(network, 3, 37), made(network, 3, 37, torch.float32)
     narrow.load_state_dict(cell.state_dict())
@@ -163,9 +179,8 @@ def test_threads_change_nothing_beyond_rounding_and_runs_repeat_bit_for_bit(netw
     finally:
         torch.set_num_threads(1)
     for threads in (2, 3):
-        # a sequence's own numbers don't depend on how the batch is shared out (but for UnICORNN's drive, which is
-        # PyTorch's product); sums over the batch do, by rounding
-        for name in ("outputs", "final0", "final1") if network.startswith("coRNN") else ():
+        # a sequence's own numbers don't depend on how the batch is shared out; sums over the batch do, by rounding
+        for name in ("outputs", "final0", "final1") if network.startswith(FUSES_ITS_INPUT) else ():
             assert_close(found[threads][name], found[1][name], **tolerance.EXACT)
         assert_close(found[threads], found[1], **tolerance.FLOAT32)
 
@@ -177,11 +192,8 @@ def test_one_sequence_alone_has_the_bits_that_it_has_in_a_batch(network: str) ->
     together, _ = pendula.scan(cell, x, backend="fused")
     for b in range(9):
         alone, _ = pendula.scan(cell, x[:, b : b + 1], backend="fused")
-        if network.startswith("coRNN"):
-            assert_close(alone[:, 0], together[:, b], **tolerance.EXACT)
-        else:
-            # its drive is PyTorch's own product, whose sums depend on the shape
-            assert_close(alone[:, 0], together[:, b], **tolerance.FLOAT32)
+        exact = network.startswith(FUSES_ITS_INPUT)
+        assert_close(alone[:, 0], together[:, b], **(tolerance.EXACT if exact else tolerance.FLOAT32))
 
 
 def arguments(network: str, *, spans: bool, lengths: bool) -> tuple[Any, tuple[Any, ...]]:
@@ -205,6 +217,10 @@ def arguments(network: str, *, spans: bool, lengths: bool) -> tuple[Any, tuple[A
             implicit,
             True,
         )
+    if isinstance(cell, LEMCell):
+        W, W_y, V, b, dt = cell.operands()
+        b, dt = b.detach().requires_grad_(), dt.expand(5).clone().requires_grad_()
+        return torch.ops.pendula.lem_scan.default, (x, *given["state"], W, W_y, V, b, dt, *tail, True)
     assert isinstance(cell, UnICORNNCell)
     w, h, alpha, V, b, _, every = cell.operands()
     h = h.detach().requires_grad_()
@@ -225,12 +241,14 @@ def arguments(network: str, *, spans: bool, lengths: bool) -> tuple[Any, tuple[A
 
 @EVERY_NETWORK
 @pytest.mark.parametrize(("spans", "lengths"), [(False, False), (True, True)])
+# PyTorch 2.15 warns of what its own check reads
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_the_operator_passes_pytorchs_own_check(network: str, spans: bool, lengths: bool) -> None:
     operator, given = arguments(network, spans=spans, lengths=lengths)
     torch.library.opcheck(operator, given)
 
 
-@pytest.mark.parametrize("network", ["coRNN", "UnICORNN"])
+@ONE_OF_EACH
 def test_a_wrong_size_never_reaches_a_pointer(network: str) -> None:
     operator, given = arguments(network, spans=True, lengths=True)
     for place, value in enumerate(given):
@@ -241,7 +259,7 @@ def test_a_wrong_size_never_reaches_a_pointer(network: str) -> None:
                 operator(*given[:place], spoilt, *given[place + 1 :])
 
 
-@pytest.mark.parametrize("network", ["coRNN", "UnICORNN"])
+@ONE_OF_EACH
 def test_a_layer_compiles_whole_and_once_for_all_lengths(network: str) -> None:
     layer = pendula.LAYERS["CoRNN" if network == "coRNN" else network](3, 5)
     torch._dynamo.reset()
@@ -255,7 +273,7 @@ def test_a_layer_compiles_whole_and_once_for_all_lengths(network: str) -> None:
     assert counts == counts[:1] * 3
 
 
-@pytest.mark.parametrize("network", ["coRNN", "UnICORNN"])
+@ONE_OF_EACH
 def test_a_layer_is_exported_for_any_length_and_batch(network: str) -> None:
     layer = pendula.LAYERS["CoRNN" if network == "coRNN" else network](3, 5).eval()
     steps, batch = torch.export.Dim("steps", min=2, max=4096), torch.export.Dim("batch", min=2, max=4096)
@@ -264,6 +282,47 @@ def test_a_layer_is_exported_for_any_length_and_batch(network: str) -> None:
         for size in ((5, 2), (100, 7)):
             x = torch.randn(*size, 3)
             assert_close(program.module()(x)[0], layer(x)[0], **tolerance.FLOAT32)
+
+
+@pytest.mark.parametrize(("spans", "lengths"), list(itertools.product((False, True), (False, True))))
+@pytest.mark.usefixtures("scratch_is_nan")
+def test_lems_steps_may_ask_for_a_gradient_each(spans: bool, lengths: bool, instruction_set: str) -> None:
+    cell = LEMCell(5, 37, dt=torch.linspace(0.1, 0.9, 37), dtype=torch.float64)
+    cell.dt.requires_grad_()
+    given = case(cell, 63, 7, spans=spans, lengths=lengths)
+    found = []
+    for backend in ("reference", "fused"):
+        cell.dt.grad = None
+        found.append(everything(cell, given, backend) | {"by dt": cell.dt.grad})
+    assert_close(found[1], found[0], rtol=1e-12, atol=1e-12)
+
+
+def test_small_gates_of_lem_keep_their_digits(instruction_set: str) -> None:
+    cell = LEMCell(1, 4)
+    with torch.no_grad():
+        for parameter in cell.parameters():
+            parameter.zero_()
+        for logit in (-3.0, -9.0, -18.0, -60.0):
+            cell.b[:8], cell.b[8:] = logit, 1.0
+            outputs, _ = pendula.scan(cell, torch.zeros(20, 1, 1), backend="fused")
+            expected, _ = pendula.scan(cell, torch.zeros(20, 1, 1), backend="reference")
+            assert_close(outputs, expected, rtol=1e-6, atol=1e-37)
+
+
+def test_lem_without_biases_has_the_gradients_of_the_reference() -> None:
+    cell = LEMCell(5, 37, bias=False, dtype=torch.float64)
+    given = case(cell, 20, 7, spans=False, lengths=False)
+    assert_close(everything(cell, given, "fused"), everything(cell, given, "reference"), rtol=1e-12, atol=1e-12)
+
+
+def test_what_lem_kept_is_checked_before_it_is_read() -> None:
+    _, (x, y0, z0, W, W_y, V, b, dt, tau, lengths, _) = arguments("LEM", spans=True, lengths=True)
+    y, y_last, z_last, gates, kept = torch.ops.pendula.lem_scan(x, y0, z0, W, W_y, V, b, dt, tau, lengths, True)
+    given = (y, y_last, z_last, x, y0, z0, W, W_y, V, dt, tau, lengths, y, gates, kept, True, True)
+    for place in (0, 1, 2, 12, 13, 14):
+        spoilt = given[place][:-1] if given[place].numel() else given[place].new_zeros(1, 4, 5)
+        with pytest.raises((ValueError, RuntimeError), match=r"lem_scan_backward needs \w+ \(.*got"):
+            torch.ops.pendula.lem_scan_backward(*given[:place], spoilt, *given[place + 1 :])
 
 
 def test_an_unknown_instruction_set_is_refused() -> None:

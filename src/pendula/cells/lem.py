@@ -12,6 +12,8 @@ from torch.nn.functional import linear
 
 from pendula._check import StabilityWarning
 from pendula.cells.base import Cell, Positive, uniform_
+from pendula.ops.fused import FusedScan
+from pendula.ops.lem import LEM_SCAN
 
 
 class LEMState(NamedTuple):
@@ -57,6 +59,7 @@ class LEMCell(Cell):
     State: ClassVar[type[Any]] = LEMState
     equation: ClassVar[str] = "y' = s_2 * (tanh(W_y z + V_y u + b_y) - y),  z' = s_1 * (tanh(W_z y + V_z u + b_z) - z)"
     source: ClassVar[str] = "Rusch, Mishra, Erichson and Mahoney 2022, arXiv 2110.04744"
+    fused: ClassVar[FusedScan | None] = LEM_SCAN
     dt = Positive()
 
     def __init__(
@@ -90,8 +93,11 @@ class LEMCell(Cell):
         for parameter in self.parameters():
             uniform_(parameter, self.hidden_size)
 
+    def summed_bias(self) -> Tensor | None:
+        return None if self.b is None or self.c is None else self.b + self.c
+
     def drive(self, x: Tensor) -> Tensor:
-        return linear(x, self.V, None if self.b is None or self.c is None else self.b + self.c)
+        return linear(x, self.V, self.summed_bias())
 
     def gates(self, y: Tensor, drive: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """s_1, s_2, the goal of z, and what of the goal of y the input gives: each (B, N)."""
@@ -108,6 +114,9 @@ class LEMCell(Cell):
         # the new memory: other packages take the old one, which is another network
         y = torch.lerp(y, torch.tanh(d_y + linear(z, self.W_y)), dt * s_2)
         return LEMState(y, z)
+
+    def operands(self) -> tuple[Any, ...]:
+        return self.W, self.W_y, self.V, self.summed_bias(), self.dt
 
     def order(self) -> tuple[int, int]:
         return (2, 2)

@@ -12,7 +12,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from pendula import _check
 from pendula.cells import Cell, State
+from pendula.nets.per_layer import one_width, per_layer
 from pendula.nets.scan import BACKENDS, run, valid_steps
+from pendula.nets.stream import Stream
 
 
 class Recurrent(nn.Module):
@@ -88,9 +90,10 @@ class Recurrent(nn.Module):
 
     @property
     def output_size(self) -> int:
-        return self.directions * self._cell(0).output_size
+        return self.directions * self.cell(0).output_size
 
-    def _cell(self, index: int) -> Cell:
+    def cell(self, index: int) -> Cell:
+        """The cell of a layer and direction, counted as the first axis of a state."""
         cell = self.cells[index]
         assert isinstance(cell, Cell)
         return cell
@@ -163,6 +166,16 @@ class Recurrent(nn.Module):
             return output[0, 0], type(final)(*(s.squeeze(1) for s in final))
         return output[0], final
 
+    def stream(self, batch: int = 1, state: State | None = None) -> Stream:
+        """Steps without gradients from a state on (the layer's own when None), fast where there is a compiled scan."""
+        return Stream(self, batch, state)
+
+    def start(self, batch: int) -> State:
+        """The state before the first step, as the layer takes and returns it."""
+        rest = [self.cell(i).initial_state(batch) for i in range(len(self.cells))]
+        start: State = self.cell_type.State(*(torch.stack(parts) for parts in zip(*rest, strict=True)))
+        return start
+
     @property
     def _weight(self) -> Tensor:
         return next(self.parameters())
@@ -198,7 +211,7 @@ class Recurrent(nn.Module):
             outputs = []
             for direction in range(self.directions):
                 index = layer * self.directions + direction
-                cell = self._cell(index)
+                cell = self.cell(index)
                 if cell.drops_inside:
                     cell.dropout = rate
                 state = None if hx is None else cell.State(*(s[index] for s in hx))
@@ -239,7 +252,7 @@ class Recurrent(nn.Module):
 
     def _check_state(self, hx: tuple[Tensor, ...], batch: int) -> None:
         for name, given, needed in zip(
-            self.cell_type.State._fields, hx, self._cell(0).initial_state(batch), strict=True
+            self.cell_type.State._fields, hx, self.cell(0).initial_state(batch), strict=True
         ):
             shape = (len(self.cells), *needed.shape)
             if given.shape != shape:
@@ -262,31 +275,6 @@ class Recurrent(nn.Module):
             if getattr(self, name)
         ]
         return ", ".join(words)
-
-
-def per_layer(name: str, value: Any, layers: int) -> list[Any]:
-    """One value per layer from a list of numbers, or the same value for all."""
-    if not isinstance(value, (list, tuple)) or not value or any(isinstance(v, str) for v in value):
-        return [value] * layers
-    if len(value) != layers:
-        raise ValueError(
-            f"{name} as a list must have one value per layer ({layers}), got {len(value)}: give one number for all "
-            f"layers, or a tensor for one value per unit"
-        )
-    return list(value)
-
-
-def one_width(cells: list[Cell], by_layer: list[dict[str, Any]]) -> None:
-    """Refuse layers whose states differ in width: each field of a state is one tensor for all layers."""
-    widths = zip(*([s.shape[1] for s in cell.initial_state(1)] for cell in cells), strict=True)
-    for field, wide in zip(cells[0].State._fields, widths, strict=True):
-        if len(set(wide)) > 1:
-            lists = {name: [own[name] for own in by_layer] for name in by_layer[0]}
-            given = ", ".join(f"{n}={v}" for n, v in lists.items() if len(set(map(str, v))) > 1)
-            raise ValueError(
-                f"{given} gives the layers different widths of {field} in the state ({min(wide)} to {max(wide)} units),"
-                " which is one tensor for all layers: give one number, or take separate layers, one after the other"
-            )
 
 
 def _batch_of_one(state: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import typing
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,9 +47,9 @@ def cornn_scan(
     units, dtype = W.shape[0], x.dtype
     x, y0, z0, W, W_z, V, dt, gamma, epsilon = (a.contiguous() for a in (x, y0, z0, W, W_z, V, dt, gamma, epsilon))
     b, tau, lengths = _optional(b, tau, lengths)
-    y, y_last, z_last = x.new_empty(steps, batch, units), torch.empty_like(y0), torch.empty_like(z0)
+    y, y_last, z_last = native.fresh(x, steps, batch, units), torch.empty_like(y0), torch.empty_like(z0)
     every = chunk_of(batch, units)
-    s = x.new_empty((steps, batch, units) if keep else (0,))
+    s = native.fresh(x, steps, batch, units) if keep else x.new_empty(0)
     kept = x.new_empty((steps - 1) // every if keep else 0, batch, units)
     size = native.library().pendula_cornn_forward_scratch(dtype.itemsize, units, inputs, batch)
     scratch = x.new_empty(size)
@@ -129,71 +131,66 @@ def cornn_scan_backward(
     s: Tensor,
     kept: Tensor,
     implicit: bool,
+    input: bool,
     constants: bool,
-) -> list[Tensor]:
-    """Gradients of x, y0, z0, W, W_z, V, b; then of dt, gamma, epsilon and of tau, each empty where not wanted."""
+) -> typing.List[Tensor]:  # noqa: UP006 (torch 2.6 knows no other name of it)
+    """Gradients of x (empty without `input`), y0, z0, W, W_z, V, b; of dt, gamma, epsilon (empty without `constants`);
+    of tau (empty without it)."""
     _check(x, y0, z0, W, W_z, V, None, dt, gamma, epsilon, tau, lengths)
+    _check_kept(x, W.shape[0], by_y, by_y_last, by_z_last, y, s, kept)
     steps, batch, inputs = x.shape
     units, dtype, threads = W.shape[0], x.dtype, torch.get_num_threads()
-    x, y0, z0, W, W_z, y, s, kept = (a.contiguous() for a in (x, y0, z0, W, W_z, y, s, kept))
+    x, y0, z0, W, W_z, V, y, s, kept = (a.contiguous() for a in (x, y0, z0, W, W_z, V, y, s, kept))
     dt, gamma, epsilon = (a.contiguous() for a in (dt, gamma, epsilon))
     by_y, tau, lengths = _optional(by_y, tau, lengths)
     state_y, state_z = (
         torch.zeros_like(y0) if g is None else g.clone(memory_format=torch.contiguous_format)
         for g in (by_y_last, by_z_last)
     )
-    every = chunk_of(batch, units)
-    by_x, by_all, by_b = torch.empty_like(x), x.new_zeros(units, 2 * units + inputs), x.new_zeros(units)
+    by_x, by_b = torch.empty_like(x) if input else x.new_empty(0), x.new_empty(units)
+    by_W, by_W_z, by_V = torch.empty_like(W), torch.empty_like(W_z), torch.empty_like(V)
     sums = torch.zeros((3, threads, units) if constants else (3, 0, 0), dtype=torch.float64)
     by_tau = x.new_empty(0) if tau is None else torch.empty_like(tau)
-    longest = min(every, steps)
-    p, rows = x.new_empty(longest, batch, units), x.new_empty(longest + 1, batch, 2 * units + inputs)
-    scratch = x.new_empty(native.library().pendula_cornn_backward_scratch(dtype.itemsize, units, batch))
-    chunks = range(0, steps, every)
-    for first in reversed(chunks):
-        last = min(first + every, steps)
-        arguments = native.structure(
-            native.CoRNNBackward,
-            x.dtype,
-            steps=steps,
-            batch=batch,
-            units=units,
-            inputs=inputs,
-            first=first,
-            last=last,
-            implicit=implicit,
-            threads=threads,
-            x=x,
-            W=W,
-            W_z=W_z,
-            dt=dt,
-            gamma=gamma,
-            epsilon=epsilon,
-            tau=tau,
-            lengths=lengths,
-            y0=y0,
-            y=y,
-            s=s,
-            z=kept[first // every - 1] if first else z0,
-            by_y=by_y,
-            by_state_y=state_y,
-            by_state_z=state_z,
-            rows=rows,
-            by_drive=p,
-            by_dt=sums[0] if constants else None,
-            by_gamma=sums[1] if constants else None,
-            by_epsilon=sums[2] if constants else None,
-            by_tau=None if tau is None else by_tau,
-            scratch=scratch,
-            packed=first != chunks[-1],
-        )
-        native.call("pendula_cornn_backward_run", arguments, dtype)
-        by_drive = p[: last - first].flatten(0, 1)
-        with native.full_precision():
-            by_all.addmm_(by_drive.mT, rows[: last - first].flatten(0, 1))
-            torch.mm(by_drive, V, out=by_x[first:last].view(-1, inputs))
-        by_b += by_drive.sum(0)
-    by_W, by_W_z, by_V = (part.clone() for part in torch.split(by_all, [units, units, inputs], 1))
+    arguments = native.structure(
+        native.CoRNNBackward,
+        dtype,
+        steps=steps,
+        batch=batch,
+        units=units,
+        inputs=inputs,
+        every=chunk_of(batch, units),
+        implicit=implicit,
+        threads=threads,
+        x=x,
+        W=W,
+        W_z=W_z,
+        V=V,
+        dt=dt,
+        gamma=gamma,
+        epsilon=epsilon,
+        tau=tau,
+        lengths=lengths,
+        y0=y0,
+        z0=z0,
+        y=y,
+        s=s,
+        kept=kept,
+        by_y=by_y,
+        by_state_y=state_y,
+        by_state_z=state_z,
+        by_x=by_x if input else None,
+        by_W=by_W,
+        by_W_z=by_W_z,
+        by_V=by_V,
+        by_b=by_b,
+        by_dt=sums[0] if constants else None,
+        by_gamma=sums[1] if constants else None,
+        by_epsilon=sums[2] if constants else None,
+        by_tau=None if tau is None else by_tau,
+    )
+    scratch = x.new_empty(native.library().pendula_cornn_backward_scratch(ctypes.byref(arguments), dtype.itemsize))
+    arguments.scratch = scratch.data_ptr()
+    native.call("pendula_cornn_backward_run", arguments, dtype)
     return [by_x, state_y, state_z, by_W, by_W_z, by_V, by_b, *(part.sum(0).to(x.dtype) for part in sums), by_tau]
 
 
@@ -217,13 +214,14 @@ def _(
     s: Tensor,
     kept: Tensor,
     implicit: bool,
+    input: bool,
     constants: bool,
 ) -> list[Tensor]:
     units = W.shape[0]
     sums = [x.new_empty(units if constants else 0) for _ in range(3)]
     by_tau = x.new_empty(0) if tau is None else torch.empty_like(tau)
     alike = [torch.empty_like(a, memory_format=torch.contiguous_format) for a in (x, y0, z0, W, W_z, V)]
-    return [*alike, x.new_empty(units), *sums, by_tau]
+    return [alike[0] if input else x.new_empty(0), *alike[1:], x.new_empty(units), *sums, by_tau]
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -238,12 +236,13 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 
 def _backward(ctx: Any, by_y: Any, by_y_last: Any, by_z_last: Any, *_: Any) -> tuple[Tensor | None, ...]:
     *found, by_dt, by_gamma, by_epsilon, by_tau = cornn_scan_backward(
-        by_y, by_y_last, by_z_last, *ctx.saved_tensors, ctx.implicit, ctx.constants
+        by_y, by_y_last, by_z_last, *ctx.saved_tensors, ctx.implicit, ctx.needs_input_grad[0], ctx.constants
     )
     constants = (by_dt, by_gamma, by_epsilon) if ctx.constants else (None, None, None)
     spans = by_tau if ctx.saved_tensors[9] is not None else None
     bias = found[6] if ctx.biased else None
-    return (*found[:6], bias, *constants, spans, None, None, None)
+    by_x = found[0] if ctx.needs_input_grad[0] else None
+    return (by_x, *found[1:6], bias, *constants, spans, None, None, None)
 
 
 cornn_scan.register_autograd(_backward, setup_context=_setup)
@@ -261,6 +260,14 @@ def _check(x: Tensor, *others: Tensor | None) -> None:
     (steps, batch, inputs), n = x.shape, weight.shape[0]
     sizes = [(batch, n), (batch, n), (n, n), (n, n), (n, inputs), *[(n,)] * 4, (steps, batch), (batch,)]
     native.check("cornn_scan", x, dict(zip(names, zip(others, sizes, strict=True), strict=True)))
+
+
+def _check_kept(x: Tensor, n: int, *others: Tensor | None) -> None:
+    names = ("by_y", "by_y_last", "by_z_last", "y", "s", "kept")
+    steps, batch = x.shape[:2]
+    shown, state = (steps, batch, n), (batch, n)
+    sizes = [shown, state, state, shown, shown, ((steps - 1) // chunk_of(batch, n), batch, n)]
+    native.check("cornn_scan_backward", x, dict(zip(names, zip(others, sizes, strict=True), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -292,6 +299,55 @@ class CoRNNScan:
             keep = any(t is not None and t.requires_grad for t in given)
         y, y_last, z_last, _, _ = cornn_scan(x, *state, W, W_z, V, b, *constants, tau, lengths, implicit, keep)
         return y, (y_last, z_last)
+
+    def stepper(self, state: tuple[Tensor, ...], operands: tuple[Any, ...]) -> CoRNNStepper:
+        """Steps from a state on, each in one call without the dispatcher (see `Stepper`)."""
+        return CoRNNStepper(state, operands)
+
+
+class CoRNNStepper:
+    def __init__(self, state: tuple[Tensor, ...], operands: tuple[Any, ...]) -> None:
+        W, W_z, V, b, dt, gamma, epsilon, implicit = operands
+        (batch, units), inputs, dtype = state[0].shape, V.shape[1], W.dtype
+        constants = [c.detach().expand(units).contiguous() for c in (dt, gamma, epsilon)]
+        weights = [w.detach().contiguous() for w in (W, W_z, V)]
+        bias = None if b is None else b.detach().contiguous()
+        self.state = tuple(s.detach().clone(memory_format=torch.contiguous_format) for s in state)
+        self.x, self.output = V.new_zeros(batch, inputs), V.new_zeros(batch, units)
+        _check(self.x.unsqueeze(0), *self.state, *weights, bias, *constants, None, None)
+        y, z = self.state
+        self.arguments = native.structure(
+            native.CoRNNForward,
+            dtype,
+            steps=1,
+            batch=batch,
+            units=units,
+            inputs=inputs,
+            implicit=implicit,
+            threads=1,
+            x=self.x,
+            y0=y,
+            z0=z,
+            W=weights[0],
+            W_z=weights[1],
+            V=weights[2],
+            b=bias,
+            dt=constants[0],
+            gamma=constants[1],
+            epsilon=constants[2],
+            y=self.output,
+            y_last=y,
+            z_last=z,
+            scratch=V.new_empty(native.library().pendula_cornn_forward_scratch(dtype.itemsize, units, inputs, batch)),
+            every=1,
+        )
+        self.entry, self.bytes = native.library().pendula_cornn_forward_run, dtype.itemsize
+        self.pointer = ctypes.byref(self.arguments)
+
+    def __call__(self) -> None:
+        self.entry(self.pointer, self.bytes)
+        # the first call packs the weights, which the others find packed
+        self.arguments.packed = 1
 
 
 CORNN_SCAN = CoRNNScan()

@@ -34,3 +34,16 @@ class FusedScan(Protocol):
         lengths: Tensor | None,
         tau: Tensor | None,
     ) -> tuple[Tensor, tuple[Tensor, ...]]: ...
+
+
+class Stepper(Protocol):
+    """One step after another without a tensor being made: ``state`` and ``output`` are written in place.
+
+    The weights are those of the moment the stepper was made. ``x`` (B, I) is read from, ``output`` (B, O) written to.
+    """
+
+    x: Tensor
+    output: Tensor
+    state: tuple[Tensor, ...]
+
+    def __call__(self) -> None: ...

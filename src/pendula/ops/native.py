@@ -26,17 +26,18 @@ class CoRNNForward(ctypes.Structure):
         *((name, _POINTER) for name in ("x", "y0", "z0", "W", "W_z", "V", "b", "dt", "gamma", "epsilon")),
         *((name, _POINTER) for name in ("tau", "lengths", "y", "s", "kept", "y_last", "z_last", "scratch")),
         ("every", _COUNT),
+        ("packed", _FLAG),
     ]
 
 
 class CoRNNBackward(ctypes.Structure):
     _fields_ = [
-        *((name, _COUNT) for name in ("steps", "batch", "units", "inputs", "first", "last")),
+        *((name, _COUNT) for name in ("steps", "batch", "units", "inputs", "every")),
         *((name, _FLAG) for name in ("implicit", "threads")),
-        *((name, _POINTER) for name in ("x", "W", "W_z", "dt", "gamma", "epsilon", "tau", "lengths")),
-        *((name, _POINTER) for name in ("y0", "y", "s", "z", "by_y", "by_state_y", "by_state_z", "rows", "by_drive")),
-        *((name, _POINTER) for name in ("by_dt", "by_gamma", "by_epsilon", "by_tau", "scratch")),
-        ("packed", _FLAG),
+        *((name, _POINTER) for name in ("x", "W", "W_z", "V", "dt", "gamma", "epsilon", "tau", "lengths")),
+        *((name, _POINTER) for name in ("y0", "z0", "y", "s", "kept", "by_y", "by_state_y", "by_state_z", "by_x")),
+        *((name, _POINTER) for name in ("by_W", "by_W_z", "by_V", "by_b", "by_dt", "by_gamma", "by_epsilon")),
+        *((name, _POINTER) for name in ("by_tau", "scratch")),
     ]
 
 
@@ -58,6 +59,25 @@ class UnICORNNBackward(ctypes.Structure):
     ]
 
 
+class LEMForward(ctypes.Structure):
+    _fields_ = [
+        *((name, _COUNT) for name in ("steps", "batch", "units", "inputs", "every")),
+        ("threads", _FLAG),
+        *((name, _POINTER) for name in ("x", "y0", "z0", "W", "W_y", "V", "b", "dt", "tau", "lengths")),
+        *((name, _POINTER) for name in ("y", "gates", "kept", "y_last", "z_last", "scratch")),
+    ]
+
+
+class LEMBackward(ctypes.Structure):
+    _fields_ = [
+        *((name, _COUNT) for name in ("steps", "batch", "units", "inputs", "first", "last")),
+        *((name, _FLAG) for name in ("threads", "packed")),
+        *((name, _POINTER) for name in ("x", "W", "W_y", "dt", "tau", "lengths", "y0", "y", "gates", "z")),
+        *((name, _POINTER) for name in ("by_y", "by_state_y", "by_state_z", "rows", "by_drive", "by_dt", "by_tau")),
+        ("scratch", _POINTER),
+    ]
+
+
 TYPES = {"lengths": torch.int64, "left": torch.int64}
 TYPES |= dict.fromkeys(("by_dt", "by_gamma", "by_epsilon"), torch.float64)
 """Types of the arrays that don't have the type of the numbers."""
@@ -65,12 +85,18 @@ TYPES |= dict.fromkeys(("by_dt", "by_gamma", "by_epsilon"), torch.float64)
 ENTRIES: dict[str, tuple[list[Any], Any]] = {
     "pendula_instruction_sets": ([], ctypes.c_char_p),
     "pendula_use_instruction_set": ([ctypes.c_char_p], ctypes.c_int),
+    "pendula_sizeof": ([ctypes.c_char_p], _COUNT),
+    "pendula_in_large_pages": ([_POINTER, _COUNT], None),
     "pendula_cornn_forward_scratch": ([_COUNT] * 4, _COUNT),
-    "pendula_cornn_backward_scratch": ([_COUNT] * 3, _COUNT),
+    "pendula_cornn_backward_scratch": ([ctypes.POINTER(CoRNNBackward), _COUNT], _COUNT),
     "pendula_cornn_forward_run": ([ctypes.POINTER(CoRNNForward), _COUNT], None),
     "pendula_cornn_backward_run": ([ctypes.POINTER(CoRNNBackward), _COUNT], None),
     "pendula_unicornn_forward_run": ([ctypes.POINTER(UnICORNNForward), _COUNT], None),
     "pendula_unicornn_backward_run": ([ctypes.POINTER(UnICORNNBackward), _COUNT], None),
+    "pendula_lem_forward_scratch": ([_COUNT] * 4, _COUNT),
+    "pendula_lem_backward_scratch": ([_COUNT] * 3, _COUNT),
+    "pendula_lem_forward_run": ([ctypes.POINTER(LEMForward), _COUNT], None),
+    "pendula_lem_backward_run": ([ctypes.POINTER(LEMBackward), _COUNT], None),
 }
 
 
@@ -80,6 +106,8 @@ def load() -> ctypes.CDLL | str:
     # an editable install keeps the library beside its metadata, not beside the sources
     places = [Path(__file__).parents[1], *map(Path, getattr(sys.modules.get("pendula"), "__path__", ()))]
     found = next((place / FILE for place in places if (place / FILE).is_file()), None)
+    if found is None and sys.platform == "win32":
+        return "there are no compiled scans for Windows"
     if found is None:
         return "the compiled scans are not part of this installation: install pendula where there is a C++ compiler"
     try:
@@ -89,6 +117,11 @@ def load() -> ctypes.CDLL | str:
             entry.argtypes, entry.restype = arguments, result
     except (OSError, AttributeError) as error:
         return f"the compiled scans can't be loaded ({error}): install pendula again"
+    for name, (arguments, _) in ENTRIES.items():
+        if name.endswith("_run"):
+            structure, ours = name.removesuffix("_run"), ctypes.sizeof(arguments[0]._type_)
+            if library.pendula_sizeof(structure.encode()) != ours:
+                return f"the compiled scans are of another version ({structure} differs): install pendula again"
     return library
 
 
@@ -143,6 +176,13 @@ def check(name: str, x: Tensor, given: Mapping[str, tuple[Tensor | None, tuple[i
                 f"{name} needs {label} {size} of {dtype} on the cpu, got {tuple(tensor.shape)} of {tensor.dtype} on "
                 f"{tensor.device}"
             )
+
+
+def fresh(like: Tensor, *shape: int) -> Tensor:
+    """A large tensor that is about to be written whole, in large pages where the system has them."""
+    made = like.new_empty(shape)
+    library().pendula_in_large_pages(made.data_ptr(), made.numel() * made.itemsize)
+    return made
 
 
 def call(name: str, arguments: ctypes.Structure, dtype: torch.dtype) -> None:

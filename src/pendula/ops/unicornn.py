@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +39,7 @@ def unicornn_scan(
     x, w, h, alpha, V = (a.contiguous() for a in (x, w, h, alpha, V))
     steps, batch, units = x.shape[0], x.shape[1], w.shape[0]
     y, z = (s.clone(memory_format=torch.contiguous_format) for s in (y0, z0))
-    outputs = x.new_empty(steps, batch, units)
+    outputs = native.fresh(x, steps, batch, units)
     kept = []
     for first, last in _chunks(steps, batch * units, memory, every):
         if memory == CHECKPOINT and first:
@@ -107,10 +108,12 @@ def unicornn_scan_backward(
     kept: Tensor,
     memory: int,
     every: int,
-) -> list[Tensor]:
-    """Gradients of x, y0, z0, w, h, alpha, V, b and (empty without it) tau. `outputs` are read with STORE only."""
+    input: bool,
+) -> typing.List[Tensor]:  # noqa: UP006 (torch 2.6 knows no other name of it)
+    """Gradients of x (empty without `input`), y0, z0, w, h, alpha, V, b and tau (empty without it)."""
     _check(x, y0, z0, w, h, alpha, V, b, tau, lengths)
     steps, batch, units = x.shape[0], x.shape[1], w.shape[0]
+    _check_kept(x, units, memory, every, by_outputs, by_y, by_z, outputs, y, z, kept)
     x, w, h, alpha, V, y0 = (a.contiguous() for a in (x, w, h, alpha, V, y0))
     outputs = outputs.contiguous() if memory == STORE else outputs
     by_outputs = None if by_outputs is None else by_outputs.contiguous()
@@ -119,7 +122,7 @@ def unicornn_scan_backward(
         torch.zeros_like(y) if g is None else g.clone(memory_format=torch.contiguous_format) for g in (by_y, by_z)
     )
     sums = [x.new_zeros(batch, units) for _ in range(3)]
-    by_x, by_V, by_b = torch.empty_like(x), torch.zeros_like(V), x.new_zeros(units)
+    by_x, by_V, by_b = native.fresh(x, *x.shape) if input else x.new_empty(0), torch.zeros_like(V), x.new_zeros(units)
     by_tau = x.new_empty(0) if tau is None else torch.zeros_like(tau, memory_format=torch.contiguous_format)
     for first, last in reversed(_chunks(steps, batch * units, memory, every)):
         if memory == CHECKPOINT and last < steps:
@@ -157,7 +160,8 @@ def unicornn_scan_backward(
         rows = p.flatten(0, 1)
         with native.full_precision():
             by_V.addmm_(rows.mT, x[first:last].flatten(0, 1))
-            torch.mm(rows, V, out=by_x[first:last].view(-1, x.shape[2]))
+            if input:
+                torch.mm(rows, V, out=by_x[first:last].view(-1, x.shape[2]))
         by_b += rows.sum(0)
     return [by_x, state_y, state_z, *(part.sum(0) for part in sums), by_V, by_b, by_tau]
 
@@ -183,8 +187,10 @@ def _(
     kept: Tensor,
     memory: int,
     every: int,
+    input: bool,
 ) -> list[Tensor]:
     alike = [torch.empty_like(a, memory_format=torch.contiguous_format) for a in (x, y0, z0, w, h, alpha, V)]
+    alike[0] = alike[0] if input else x.new_empty(0)
     return [*alike, x.new_empty(w.shape[0]), x.new_empty(0) if tau is None else torch.empty_like(tau)]
 
 
@@ -198,10 +204,13 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 
 
 def _backward(ctx: Any, by_outputs: Any, by_y: Any, by_z: Any, _: Any) -> tuple[Tensor | None, ...]:
-    found = unicornn_scan_backward(by_outputs, by_y, by_z, *ctx.saved_tensors, ctx.memory, ctx.every)
+    found = unicornn_scan_backward(
+        by_outputs, by_y, by_z, *ctx.saved_tensors, ctx.memory, ctx.every, ctx.needs_input_grad[0]
+    )
     bias = found[7] if ctx.saved_tensors[7] is not None else None
     span = found[8] if ctx.saved_tensors[8] is not None else None
-    return (*found[:7], bias, span, None, None, None)
+    by_x = found[0] if ctx.needs_input_grad[0] else None
+    return (by_x, *found[1:7], bias, span, None, None, None)
 
 
 unicornn_scan.register_autograd(_backward, setup_context=_setup)
@@ -232,6 +241,15 @@ def _check(x: Tensor, *others: Tensor | None) -> None:
     (steps, batch, inputs), n = x.shape, weight.shape[0]
     sizes = [(batch, n), (batch, n), (n,), (n,), (n,), (n, inputs), (n,), (steps, batch), (batch,)]
     native.check("unicornn_scan", x, dict(zip(names, zip(others, sizes, strict=True), strict=True)))
+
+
+def _check_kept(x: Tensor, n: int, memory: int, every: int, *others: Tensor | None) -> None:
+    names = ("by_outputs", "by_y", "by_z", "outputs", "y", "z", "kept")
+    steps, batch = x.shape[:2]
+    shown, state = (steps, batch, n), (batch, n)
+    count = (steps - 1) // every if memory == CHECKPOINT else 0
+    sizes = [shown, state, state, shown if memory == STORE else (0,), state, state, (count, 2, batch, n)]
+    native.check("unicornn_scan_backward", x, dict(zip(names, zip(others, sizes, strict=True), strict=True)))
 
 
 @dataclass(frozen=True)

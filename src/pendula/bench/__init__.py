@@ -1,0 +1,6 @@
+"""`pendula bench`: how long the networks take against the same equations elsewhere, and never before they are equal."""
+
+from pendula.bench.cases import CASES, Case
+from pendula.bench.run import bench
+
+__all__ = ["CASES", "Case", "bench"]

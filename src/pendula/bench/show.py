@@ -1,0 +1,130 @@
+"""What a person sees of a benchmark: tables and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from pendula.bench.cases import MEMORY, TRAINING
+from pendula.bench.contestants import OURS
+from pendula.report import COLOURS, simple_table
+
+
+def machine_line(results: dict[str, Any]) -> str:
+    machine = results["machine"]
+    versions = ", ".join(f"{name} {version or 'not installed'}" for name, version in results["rivals"].items())
+    return (
+        f"- {machine['processor']}, {machine['cores']} cores, {results['instruction_set'] or 'no compiled scans'}; "
+        f"{versions}; commit {results['commit'] or 'of an installed package'}"
+    )
+
+
+def case_tables(found: dict[str, Any]) -> Iterator[Table | str]:
+    """A table for each pass of a case, and what there is to say beside it."""
+    if "refused" in found:
+        yield f"{found['title']}\n  refused, nothing was timed: {found['refused']}\n"
+        return
+    for where, facts in found["passes"].items():
+        rows = [(r["name"], _ms(r["cpu_ms"]), _ms(r["wall_ms"]), _verdict(r)) for r in facts["contestants"]]
+        rows += [(name, "", "", why) for name, why in found["absent"].items()]
+        yield simple_table(f"{found['title']}: {where}", ("", "ms CPU", "ms clock", "pendula is faster by"), rows)
+        if "floor" in facts:
+            yield f"  {floor_line(facts['floor'])}"
+    for row in found.get(MEMORY, ()):
+        yield f"  {memory_line(row)}"
+    worst = {kind: max(max(e.values()) for e in errors.values()) for kind, errors in found["equality"].items()}
+    yield f"  equal to the reference within {worst['float64']:.1e} in float64 and {worst['float32']:.1e} in float32\n"
+
+
+def floor_line(floor: dict[str, Any]) -> str:
+    rate, bandwidth = floor["sgemm_gflops_per_cpu_second"], floor["copy_gb_per_cpu_second"]
+    return (
+        f"the floor of {floor['bound_by']} is {100 * floor['fraction']:.0f} % of pendula's time{_goal(floor, '')}; "
+        f"one core of this machine does {rate:.0f} GFlop/s in sgemm and copies {bandwidth:.1f} GB/s"
+    )
+
+
+def memory_line(row: dict[str, Any]) -> str:
+    said = f"peak memory of forward + backward, {row['name']}: "
+    if "bytes" not in row:
+        return said + (row.get("absent") or row.get("refused") or "not measured")
+    said += f"{row['bytes'] / 1e6:.0f} MB"
+    return said + (f", {row['fraction']:.2f} of eager's{_goal(row, '')}" if "fraction" in row else "")
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    if "speedup" in row:
+        return f"two threads: {row['speedup']:.2f}x one{_goal(row, 'x')}"
+    return f"{row['ratio']:.2f}x{_goal(row, 'x')}" if "ratio" in row else ""
+
+
+def _goal(row: dict[str, Any], unit: str) -> str:
+    return "" if row.get("goal") is None else f" (goal {row['goal']:g}{unit})"
+
+
+def _ms(milliseconds: float) -> str:
+    return f"{milliseconds:.3g}" if milliseconds < 100 else f"{milliseconds:.0f}"
+
+
+def sweep_tables(points: Sequence[dict[str, Any]]) -> Iterator[Table | str]:
+    """Processor time of each point of the picture, in milliseconds; points that were refused, with the reason."""
+    names = _names(points)
+    rows = [
+        (point["case"]["name"], *("" if (t := _time(point, name)) is None else _ms(t) for name in names))
+        for point in points
+        if "passes" in point
+    ]
+    first = points[0]["case"]
+    yield simple_table(f"{first['network']}, B={first['batch']}, {TRAINING}: ms CPU", ("size", *names), rows)
+    for point in points:
+        if "refused" in point:
+            yield f"  {point['case']['name']} refused, not timed: {point['refused']}"
+
+
+def _names(points: Sequence[dict[str, Any]]) -> list[str]:
+    rows = [row for point in points if "passes" in point for row in point["passes"][TRAINING]["contestants"]]
+    # the library itself once, on the threads of the rest
+    return list(dict.fromkeys(row["name"] for row in rows if row["name"] == OURS or "ratio" in row))
+
+
+def _time(point: dict[str, Any], name: str) -> float | None:
+    rows = point["passes"][TRAINING]["contestants"] if "passes" in point else []
+    return next((float(row["cpu_ms"]) for row in rows if row["name"] == name), None)
+
+
+def picture(points: Sequence[dict[str, Any]], path: Path) -> Path:
+    """Time against T and against N, a line per contestant; png, svg or pdf by the ending of the path."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True)
+    for panel, axis, held, words in (
+        (panels[0], "steps", "units", "T, time steps (N = {})"),
+        (panels[1], "units", "steps", "N, units (T = {})"),
+    ):
+        timed = [point for point in points if "passes" in point]
+        # one point is in both lines
+        usual = max({p["case"][held] for p in timed}, key=lambda size: sum(p["case"][held] == size for p in timed))
+        line = sorted((p for p in timed if p["case"][held] == usual), key=lambda p: p["case"][axis])
+        for k, name in enumerate(_names(points)):
+            there = [(p["case"][axis], t) for p in line if (t := _time(p, name)) is not None]
+            panel.plot(*zip(*there, strict=True), color=COLOURS[k], marker="o", markersize=3, label=name)
+        panel.set_xscale("log", base=2)
+        panel.set_yscale("log")
+        panel.set_xlabel(words.format(usual))
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel(f"ms of processor time, {TRAINING}")
+    panels[0].legend()
+    first = points[0]["case"]
+    words = f"{first['threads']} thread{'s' * (first['threads'] > 1)}"
+    figure.suptitle(f"{first['network']}, B = {first['batch']}, {words}, float32")
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+    return path

@@ -1,0 +1,286 @@
+"""LEM over time in one call: `pendula::lem_scan` and its backward operator, on the compiled scans."""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pendula.ops import native
+
+CACHED = 1 << 18
+"""Numbers of a chunk of steps, so that what a chunk took is in cache when the gradients of the weights are summed."""
+
+
+def chunk_of(batch: int, units: int) -> int:
+    """Steps of a chunk: the memory z before each is kept, and rebuilt within it from the kept gates."""
+    return max(8, min(512, CACHED // (4 * batch * units)))
+
+
+@torch.library.custom_op("pendula::lem_scan", mutates_args=())
+def lem_scan(
+    x: Tensor,
+    y0: Tensor,
+    z0: Tensor,
+    W: Tensor,
+    W_y: Tensor,
+    V: Tensor,
+    b: Tensor | None,
+    dt: Tensor,
+    tau: Tensor | None,
+    lengths: Tensor | None,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Outputs (T, B, N), last y and z (B, N), and with `keep` for the backward pass all gates and some z.
+
+    x (T, B, I); b (4 N,) the sum of both biases; dt (N,); the rest as in `pendula.cells.LEMCell`. The gates are
+    s_1, s_2, tanh of z's and of y's goal, (T, B, 4 N).
+    """
+    _check(x, y0, z0, W, W_y, V, b, dt, tau, lengths)
+    steps, batch, inputs = x.shape
+    units, dtype = W_y.shape[0], x.dtype
+    x, y0, z0, W, W_y, V, dt = (a.contiguous() for a in (x, y0, z0, W, W_y, V, dt))
+    b, tau, lengths = _optional(b, tau, lengths)
+    y, y_last, z_last = native.fresh(x, steps, batch, units), torch.empty_like(y0), torch.empty_like(z0)
+    every = chunk_of(batch, units)
+    gates = native.fresh(x, steps, batch, 4 * units) if keep else x.new_empty(0)
+    kept = x.new_empty((steps - 1) // every if keep else 0, batch, units)
+    scratch = x.new_empty(native.library().pendula_lem_forward_scratch(dtype.itemsize, units, inputs, batch))
+    arguments = native.structure(
+        native.LEMForward,
+        dtype,
+        steps=steps,
+        batch=batch,
+        units=units,
+        inputs=inputs,
+        every=every,
+        threads=torch.get_num_threads(),
+        x=x,
+        y0=y0,
+        z0=z0,
+        W=W,
+        W_y=W_y,
+        V=V,
+        b=b,
+        dt=dt,
+        tau=tau,
+        lengths=lengths,
+        y=y,
+        gates=gates if keep else None,
+        kept=kept if keep else None,
+        y_last=y_last,
+        z_last=z_last,
+        scratch=scratch,
+    )
+    native.call("pendula_lem_forward_run", arguments, dtype)
+    return y, y_last, z_last, gates, kept
+
+
+@lem_scan.register_fake
+def _(
+    x: Tensor,
+    y0: Tensor,
+    z0: Tensor,
+    W: Tensor,
+    W_y: Tensor,
+    V: Tensor,
+    b: Tensor | None,
+    dt: Tensor,
+    tau: Tensor | None,
+    lengths: Tensor | None,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    steps, batch, units = x.shape[0], x.shape[1], W_y.shape[0]
+    last = [x.new_empty(batch, units) for _ in range(2)]
+    gates = x.new_empty((steps, batch, 4 * units) if keep else (0,))
+    # how many depends on sizes that may be symbols here
+    count = torch.library.get_ctx().new_dynamic_size() if keep else 0
+    return x.new_empty(steps, batch, units), last[0], last[1], gates, x.new_empty(count, batch, units)
+
+
+@torch.library.custom_op("pendula::lem_scan_backward", mutates_args=())
+def lem_scan_backward(
+    by_y: Tensor | None,
+    by_y_last: Tensor | None,
+    by_z_last: Tensor | None,
+    x: Tensor,
+    y0: Tensor,
+    z0: Tensor,
+    W: Tensor,
+    W_y: Tensor,
+    V: Tensor,
+    dt: Tensor,
+    tau: Tensor | None,
+    lengths: Tensor | None,
+    y: Tensor,
+    gates: Tensor,
+    kept: Tensor,
+    wants_x: bool,
+    wants_dt: bool,
+) -> typing.List[Tensor]:  # noqa: UP006 (torch 2.6 knows no other name of it)
+    """Gradients of x, y0, z0, W, W_y, V, b, dt, tau; those of x, dt and tau are empty where not wanted."""
+    _check(x, y0, z0, W, W_y, V, None, dt, tau, lengths)
+    _check_kept(x, W_y.shape[0], by_y, by_y_last, by_z_last, y, gates, kept)
+    steps, batch, inputs = x.shape
+    units, dtype, threads = W_y.shape[0], x.dtype, torch.get_num_threads()
+    x, y0, z0, W, W_y, dt, y, gates, kept = (a.contiguous() for a in (x, y0, z0, W, W_y, dt, y, gates, kept))
+    by_y, tau, lengths = _optional(by_y, tau, lengths)
+    state_y, state_z = (
+        torch.zeros_like(y0) if g is None else g.clone(memory_format=torch.contiguous_format)
+        for g in (by_y_last, by_z_last)
+    )
+    every = chunk_of(batch, units)
+    # of the maps of [y, x, 1] to the gates and z's goal, and of [x, 1, z] to y's goal
+    of_y, of_z = x.new_zeros(3 * units, units + inputs + 1), x.new_zeros(units, inputs + 1 + units)
+    by_x, by_tau = x.new_empty(x.shape if wants_x else 0), x.new_empty(0 if tau is None else tau.shape)
+    by_dt = torch.zeros((threads if wants_dt else 0, units), dtype=torch.float64)
+    longest = min(every, steps)
+    p, rows = x.new_empty(longest, batch, 4 * units), x.new_empty(longest, batch, 2 * units + inputs + 1)
+    scratch = x.new_empty(native.library().pendula_lem_backward_scratch(dtype.itemsize, units, batch))
+    chunks = range(0, steps, every)
+    for first in reversed(chunks):
+        last = min(first + every, steps)
+        arguments = native.structure(
+            native.LEMBackward,
+            dtype,
+            steps=steps,
+            batch=batch,
+            units=units,
+            inputs=inputs,
+            first=first,
+            last=last,
+            threads=threads,
+            packed=first != chunks[-1],
+            x=x,
+            W=W,
+            W_y=W_y,
+            dt=dt,
+            tau=tau,
+            lengths=lengths,
+            y0=y0,
+            y=y,
+            gates=gates,
+            z=kept[first // every - 1] if first else z0,
+            by_y=by_y,
+            by_state_y=state_y,
+            by_state_z=state_z,
+            rows=rows,
+            by_drive=p,
+            by_dt=by_dt if wants_dt else None,
+            by_tau=None if tau is None else by_tau,
+            scratch=scratch,
+        )
+        native.call("pendula_lem_backward_run", arguments, dtype)
+        by_drive, took = p[: last - first].flatten(0, 1), rows[: last - first].flatten(0, 1)
+        with native.full_precision():
+            of_y.addmm_(by_drive[:, : 3 * units].mT, took[:, : units + inputs + 1])
+            of_z.addmm_(by_drive[:, 3 * units :].mT, took[:, units:])
+            if wants_x:
+                torch.mm(by_drive, V, out=by_x[first:last].view(-1, inputs))
+    by_W, V_gates, b_gates = torch.split(of_y, [units, inputs, 1], 1)
+    V_y, b_y, by_W_y = torch.split(of_z, [inputs, 1, units], 1)
+    by_V, by_b = torch.cat((V_gates, V_y)), torch.cat((b_gates, b_y)).squeeze(1)
+    summed = by_dt.sum(0).to(dtype) if wants_dt else x.new_empty(0)
+    return [by_x, state_y, state_z, by_W.contiguous(), by_W_y.contiguous(), by_V, by_b, summed, by_tau]
+
+
+@lem_scan_backward.register_fake
+def _(
+    by_y: Tensor | None,
+    by_y_last: Tensor | None,
+    by_z_last: Tensor | None,
+    x: Tensor,
+    y0: Tensor,
+    z0: Tensor,
+    W: Tensor,
+    W_y: Tensor,
+    V: Tensor,
+    dt: Tensor,
+    tau: Tensor | None,
+    lengths: Tensor | None,
+    y: Tensor,
+    gates: Tensor,
+    kept: Tensor,
+    wants_x: bool,
+    wants_dt: bool,
+) -> list[Tensor]:
+    units = W_y.shape[0]
+    by_x, by_tau = x.new_empty(x.shape if wants_x else 0), x.new_empty(0 if tau is None else tau.shape)
+    alike = [torch.empty_like(a, memory_format=torch.contiguous_format) for a in (y0, z0, W, W_y, V)]
+    return [by_x, *alike, x.new_empty(4 * units), x.new_empty(units if wants_dt else 0), by_tau]
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, y0, z0, W, W_y, V, b, dt, tau, lengths, keep = inputs
+    assert keep, "the scan was run without what its backward pass needs"
+    y, _, _, gates, kept = output
+    ctx.save_for_backward(x, y0, z0, W, W_y, V, dt, tau, lengths, y, gates, kept)
+    ctx.biased, ctx.wants_x, ctx.wants_dt = b is not None, ctx.needs_input_grad[0], ctx.needs_input_grad[7]
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, by_y: Any, by_y_last: Any, by_z_last: Any, *_: Any) -> tuple[Tensor | None, ...]:
+    found = lem_scan_backward(by_y, by_y_last, by_z_last, *ctx.saved_tensors, ctx.wants_x, ctx.wants_dt)
+    wanted = (ctx.wants_x, *[True] * 5, ctx.biased, ctx.wants_dt, ctx.saved_tensors[7] is not None)
+    return (*(g if want else None for g, want in zip(found, wanted, strict=True)), None, None)
+
+
+lem_scan.register_autograd(_backward, setup_context=_setup)
+
+
+def _optional(*tensors: Tensor | None) -> list[Tensor | None]:
+    return [None if t is None else t.contiguous() for t in tensors]
+
+
+def _check(x: Tensor, *others: Tensor | None) -> None:
+    """No pointer goes out that the sizes of x and W_y don't vouch for."""
+    names = ("y0", "z0", "W", "W_y", "V", "b", "dt", "tau", "lengths")
+    weight = others[3]
+    assert weight is not None
+    (steps, batch, inputs), n = x.shape, weight.shape[0]
+    state, spans = (batch, n), (steps, batch)
+    sizes = [state, state, (3 * n, n), (n, n), (4 * n, inputs), (4 * n,), (n,), spans, (batch,)]
+    native.check("lem_scan", x, dict(zip(names, zip(others, sizes, strict=True), strict=True)))
+
+
+def _check_kept(x: Tensor, n: int, *others: Tensor | None) -> None:
+    names = ("by_y", "by_y_last", "by_z_last", "y", "gates", "kept")
+    steps, batch = x.shape[:2]
+    shown, state = (steps, batch, n), (batch, n)
+    sizes = [shown, state, state, shown, (steps, batch, 4 * n), ((steps - 1) // chunk_of(batch, n), batch, n)]
+    native.check("lem_scan_backward", x, dict(zip(names, zip(others, sizes, strict=True), strict=True)))
+
+
+@dataclass(frozen=True)
+class LEMScan:
+    """The compiled scan as a cell's `fused`; operands: W, W_y, V, b (the sum of both) or None, dt."""
+
+    name: str = "pendula::lem_scan"
+
+    def objection(
+        self, x: Tensor, operands: tuple[Any, ...], *, lengths: Tensor | None, tau: Tensor | None
+    ) -> str | None:
+        return native.objection(self.name, x, operands[0])
+
+    def __call__(
+        self,
+        x: Tensor,
+        state: tuple[Tensor, ...],
+        operands: tuple[Any, ...],
+        *,
+        lengths: Tensor | None,
+        tau: Tensor | None,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        W, W_y, V, b, dt = operands
+        dt, x = dt.expand(W_y.shape[0]), x.to(W.dtype)
+        keep = torch.is_grad_enabled()
+        if keep:
+            keep = any(t is not None and t.requires_grad for t in (x, *state, W, W_y, V, b, dt, tau))
+        y, y_last, z_last, _, _ = lem_scan(x, *state, W, W_y, V, b, dt, tau, lengths, keep)
+        return y, (y_last, z_last)
+
+
+LEM_SCAN = LEMScan()
