@@ -127,11 +127,11 @@ void share(int64_t count, int64_t threads, const Work& work) {
 // Where the threads of a team meet: the last one to come opens the gate.
 class Gate {
    public:
-    explicit Gate(int64_t members) : members_(members), missing_(members) {}
+    std::atomic<int64_t> members{0};
     void wait() {
         const int64_t round = round_.load();
-        if (missing_.fetch_sub(1) == 1) {
-            missing_.store(members_);
+        if (arrived_.fetch_add(1) + 1 == members.load()) {
+            arrived_.store(0);
             round_.store(round + 1);
             return;
         }
@@ -141,9 +141,29 @@ class Gate {
     }
 
    private:
-    const int64_t members_;
-    std::atomic<int64_t> missing_, round_{0};
+    std::atomic<int64_t> arrived_{0}, round_{0};
 };
+
+// work(member, members) at the same time on `wanted` threads, or on as many as can be had; this thread is one of them
+template <typename Work>
+void gather(int64_t wanted, const Work& work) {
+    std::atomic<int64_t> members{0};
+    std::vector<std::thread> others;
+    others.reserve(static_cast<std::size_t>(wanted - 1));
+    try {
+        for (int64_t i = 1; i < wanted; ++i)
+            others.emplace_back([&, i] {
+                // before all have been asked nobody knows how many they are
+                while (!members.load()) std::this_thread::yield();
+                work(i, members.load());
+            });
+    } catch (const std::system_error&) {
+        // those that are there share the work
+    }
+    members.store(static_cast<int64_t>(others.size()) + 1);
+    work(int64_t{0}, members.load());
+    for (auto& other : others) other.join();
+}
 
 template <typename T>
 void run(const pendula_cornn_forward& a) {
@@ -153,11 +173,12 @@ void run(const pendula_cornn_forward& a) {
     const int64_t parts = a.threads < panels ? a.threads : panels;
     if (a.batch < parts) {
         // fewer sequences than threads: they share the units instead
-        Gate gate(parts);
-        share(parts, parts, [&](int64_t part, int64_t, int64_t) {
+        Gate gate;
+        gather(parts, [&](int64_t part, int64_t members) {
+            gate.members.store(members);
             Team team;
             team.part = part;
-            team.parts = parts;
+            team.parts = members;
             team.wait = [](void* g) { static_cast<Gate*>(g)->wait(); };
             team.gate = &gate;
             f.cornn_forward_slice(a, 0, a.batch, team);
