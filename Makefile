@@ -17,8 +17,8 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto
 
 check: $(VENV)/.test
-	$(BIN)/ruff check src tests docs benchmarks
-	$(BIN)/ruff format --check src tests docs benchmarks
+	$(BIN)/ruff check src tests docs benchmarks packaging
+	$(BIN)/ruff format --check src tests docs benchmarks packaging
 	$(BIN)/mypy
 
 docs: $(VENV)/.test

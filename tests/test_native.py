@@ -155,6 +155,6 @@ def test_the_list_of_backends_names_instruction_sets_and_fused_scans() -> None:
     cli = pytest.importorskip("pendula.cli")
     how = {row[0]: row[1:] for row in cli._backends()[1]}
     assert how["(compiled scans)"][0].startswith(native.instruction_sets()[0])
-    assert how["(processor)"][0] == f"{torch.get_num_threads()} threads"
+    assert how["(processor)"][0] == f"threads: {torch.get_num_threads()}"
     for network in COMPILED:
         assert how[network] == (f"fused scan {CELLS[network].fused.name}: all steps in one call", "")

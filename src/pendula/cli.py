@@ -135,7 +135,7 @@ def _backends() -> tuple[Sequence[str], list[Sequence[str]]]:
     sets = [] if native.missing() else native.instruction_sets()
     here = "; also built in: ".join(filter(None, (" ".join(sets[:1]), ", ".join(sets[1:])))) or "none"
     rows: list[Sequence[str]] = [
-        ("(processor)", f"{torch.get_num_threads()} threads", "OMP_NUM_THREADS sets how many"),
+        ("(processor)", f"threads: {torch.get_num_threads()}", "OMP_NUM_THREADS sets how many"),
         ("(compiled scans)", here, native.missing()),
     ]
     if torch.cuda.is_available():

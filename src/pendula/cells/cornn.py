@@ -13,7 +13,7 @@ from torch.nn.functional import linear
 from pendula._check import StabilityWarning, known_keys, one_of
 from pendula.cells.base import Cell, Positive, uniform_
 from pendula.math.oscillator import VARIANTS, stability_objections
-from pendula.ops.cornn import CORNN_SCAN
+from pendula.ops.cornn_scan import CORNN_SCAN
 from pendula.ops.fused import FusedScan
 
 INITS = ("concat", "separate", "split")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import typing
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -42,7 +41,7 @@ def cornn_scan(
 
     x (T, B, I); dt, gamma, epsilon (N,); the rest as in `pendula.cells.CoRNNCell`.
     """
-    _check(x, y0, z0, W, W_z, V, b, dt, gamma, epsilon, tau, lengths)
+    check_sizes(x, y0, z0, W, W_z, V, b, dt, gamma, epsilon, tau, lengths)
     steps, batch, inputs = x.shape
     units, dtype = W.shape[0], x.dtype
     x, y0, z0, W, W_z, V, dt, gamma, epsilon = (a.contiguous() for a in (x, y0, z0, W, W_z, V, dt, gamma, epsilon))
@@ -87,22 +86,8 @@ def cornn_scan(
 
 
 @cornn_scan.register_fake
-def _(
-    x: Tensor,
-    y0: Tensor,
-    z0: Tensor,
-    W: Tensor,
-    W_z: Tensor,
-    V: Tensor,
-    b: Tensor | None,
-    dt: Tensor,
-    gamma: Tensor,
-    epsilon: Tensor,
-    tau: Tensor | None,
-    lengths: Tensor | None,
-    implicit: bool,
-    keep: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _(x: Tensor, y0: Tensor, z0: Tensor, W: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    keep = rest[-1]
     y = x.new_empty(x.shape[0], x.shape[1], W.shape[0])
     last = [x.new_empty(x.shape[1], W.shape[0]) for _ in range(2)]
     s = torch.empty_like(y) if keep else x.new_empty(0)
@@ -136,7 +121,7 @@ def cornn_scan_backward(
 ) -> typing.List[Tensor]:  # noqa: UP006 (torch 2.6 knows no other name of it)
     """Gradients of x (empty without `input`), y0, z0, W, W_z, V, b; of dt, gamma, epsilon (empty without `constants`);
     of tau (empty without it)."""
-    _check(x, y0, z0, W, W_z, V, None, dt, gamma, epsilon, tau, lengths)
+    check_sizes(x, y0, z0, W, W_z, V, None, dt, gamma, epsilon, tau, lengths)
     _check_kept(x, W.shape[0], by_y, by_y_last, by_z_last, y, s, kept)
     steps, batch, inputs = x.shape
     units, dtype, threads = W.shape[0], x.dtype, torch.get_num_threads()
@@ -196,27 +181,18 @@ def cornn_scan_backward(
 
 @cornn_scan_backward.register_fake
 def _(
-    by_y: Tensor | None,
-    by_y_last: Tensor | None,
-    by_z_last: Tensor | None,
+    by_y: Any,
+    by_y_last: Any,
+    by_z_last: Any,
     x: Tensor,
     y0: Tensor,
     z0: Tensor,
     W: Tensor,
     W_z: Tensor,
     V: Tensor,
-    dt: Tensor,
-    gamma: Tensor,
-    epsilon: Tensor,
-    tau: Tensor | None,
-    lengths: Tensor | None,
-    y: Tensor,
-    s: Tensor,
-    kept: Tensor,
-    implicit: bool,
-    input: bool,
-    constants: bool,
+    *rest: Any,
 ) -> list[Tensor]:
+    tau, input, constants = rest[3], rest[-2], rest[-1]
     units = W.shape[0]
     sums = [x.new_empty(units if constants else 0) for _ in range(3)]
     by_tau = x.new_empty(0) if tau is None else torch.empty_like(tau)
@@ -252,7 +228,7 @@ def _optional(*tensors: Tensor | None) -> list[Tensor | None]:
     return [None if t is None else t.contiguous() for t in tensors]
 
 
-def _check(x: Tensor, *others: Tensor | None) -> None:
+def check_sizes(x: Tensor, *others: Tensor | None) -> None:
     """No pointer goes out that the sizes of x and W don't vouch for."""
     names = ("y0", "z0", "W", "W_z", "V", "b", "dt", "gamma", "epsilon", "tau", "lengths")
     weight = others[2]
@@ -268,86 +244,3 @@ def _check_kept(x: Tensor, n: int, *others: Tensor | None) -> None:
     shown, state = (steps, batch, n), (batch, n)
     sizes = [shown, state, state, shown, shown, ((steps - 1) // chunk_of(batch, n), batch, n)]
     native.check("cornn_scan_backward", x, dict(zip(names, zip(others, sizes, strict=True), strict=True)))
-
-
-@dataclass(frozen=True)
-class CoRNNScan:
-    """The compiled scan as a cell's `fused`; operands: W, W_z, V, b or None, dt, gamma, epsilon, implicit."""
-
-    name: str = "pendula::cornn_scan"
-
-    def objection(
-        self, x: Tensor, operands: tuple[Any, ...], *, lengths: Tensor | None, tau: Tensor | None
-    ) -> str | None:
-        return native.objection(self.name, x, operands[0])
-
-    def __call__(
-        self,
-        x: Tensor,
-        state: tuple[Tensor, ...],
-        operands: tuple[Any, ...],
-        *,
-        lengths: Tensor | None,
-        tau: Tensor | None,
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        W, W_z, V, b, dt, gamma, epsilon, implicit = operands
-        constants = [c.expand(W.shape[0]) for c in (dt, gamma, epsilon)]
-        x = x.to(W.dtype)
-        keep = torch.is_grad_enabled()
-        if keep:
-            given = (x, *state, W, W_z, V, b, *constants, tau)
-            keep = any(t is not None and t.requires_grad for t in given)
-        y, y_last, z_last, _, _ = cornn_scan(x, *state, W, W_z, V, b, *constants, tau, lengths, implicit, keep)
-        return y, (y_last, z_last)
-
-    def stepper(self, state: tuple[Tensor, ...], operands: tuple[Any, ...]) -> CoRNNStepper:
-        """Steps from a state on, each in one call without the dispatcher (see `Stepper`)."""
-        return CoRNNStepper(state, operands)
-
-
-class CoRNNStepper:
-    def __init__(self, state: tuple[Tensor, ...], operands: tuple[Any, ...]) -> None:
-        W, W_z, V, b, dt, gamma, epsilon, implicit = operands
-        (batch, units), inputs, dtype = state[0].shape, V.shape[1], W.dtype
-        constants = [c.detach().expand(units).contiguous() for c in (dt, gamma, epsilon)]
-        weights = [w.detach().contiguous() for w in (W, W_z, V)]
-        bias = None if b is None else b.detach().contiguous()
-        self.state = tuple(s.detach().clone(memory_format=torch.contiguous_format) for s in state)
-        self.x, self.output = V.new_zeros(batch, inputs), V.new_zeros(batch, units)
-        _check(self.x.unsqueeze(0), *self.state, *weights, bias, *constants, None, None)
-        y, z = self.state
-        self.arguments = native.structure(
-            native.CoRNNForward,
-            dtype,
-            steps=1,
-            batch=batch,
-            units=units,
-            inputs=inputs,
-            implicit=implicit,
-            threads=1,
-            x=self.x,
-            y0=y,
-            z0=z,
-            W=weights[0],
-            W_z=weights[1],
-            V=weights[2],
-            b=bias,
-            dt=constants[0],
-            gamma=constants[1],
-            epsilon=constants[2],
-            y=self.output,
-            y_last=y,
-            z_last=z,
-            scratch=V.new_empty(native.library().pendula_cornn_forward_scratch(dtype.itemsize, units, inputs, batch)),
-            every=1,
-        )
-        self.entry, self.bytes = native.library().pendula_cornn_forward_run, dtype.itemsize
-        self.pointer = ctypes.byref(self.arguments)
-
-    def __call__(self) -> None:
-        self.entry(self.pointer, self.bytes)
-        # the first call packs the weights, which the others find packed
-        self.arguments.packed = 1
-
-
-CORNN_SCAN = CoRNNScan()

@@ -1,0 +1,96 @@
+"""The compiled scan of coRNN as a cell's `fused`, and one step after another without the dispatcher."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pendula.ops import native
+from pendula.ops.cornn import check_sizes, cornn_scan
+
+
+@dataclass(frozen=True)
+class CoRNNScan:
+    """The compiled scan as a cell's `fused`; operands: W, W_z, V, b or None, dt, gamma, epsilon, implicit."""
+
+    name: str = "pendula::cornn_scan"
+
+    def objection(
+        self, x: Tensor, operands: tuple[Any, ...], *, lengths: Tensor | None, tau: Tensor | None
+    ) -> str | None:
+        return native.objection(self.name, x, operands[0])
+
+    def __call__(
+        self,
+        x: Tensor,
+        state: tuple[Tensor, ...],
+        operands: tuple[Any, ...],
+        *,
+        lengths: Tensor | None,
+        tau: Tensor | None,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        W, W_z, V, b, dt, gamma, epsilon, implicit = operands
+        constants = [c.expand(W.shape[0]) for c in (dt, gamma, epsilon)]
+        x = x.to(W.dtype)
+        keep = torch.is_grad_enabled()
+        if keep:
+            given = (x, *state, W, W_z, V, b, *constants, tau)
+            keep = any(t is not None and t.requires_grad for t in given)
+        y, y_last, z_last, _, _ = cornn_scan(x, *state, W, W_z, V, b, *constants, tau, lengths, implicit, keep)
+        return y, (y_last, z_last)
+
+    def stepper(self, state: tuple[Tensor, ...], operands: tuple[Any, ...]) -> CoRNNStepper:
+        """Steps from a state on, each in one call without the dispatcher (see `Stepper`)."""
+        return CoRNNStepper(state, operands)
+
+
+class CoRNNStepper:
+    def __init__(self, state: tuple[Tensor, ...], operands: tuple[Any, ...]) -> None:
+        W, W_z, V, b, dt, gamma, epsilon, implicit = operands
+        (batch, units), inputs, dtype = state[0].shape, V.shape[1], W.dtype
+        constants = [c.detach().expand(units).contiguous() for c in (dt, gamma, epsilon)]
+        weights = [w.detach().contiguous() for w in (W, W_z, V)]
+        bias = None if b is None else b.detach().contiguous()
+        self.state = tuple(s.detach().clone(memory_format=torch.contiguous_format) for s in state)
+        self.x, self.output = V.new_zeros(batch, inputs), V.new_zeros(batch, units)
+        check_sizes(self.x.unsqueeze(0), *self.state, *weights, bias, *constants, None, None)
+        y, z = self.state
+        self.arguments = native.structure(
+            native.CoRNNForward,
+            dtype,
+            steps=1,
+            batch=batch,
+            units=units,
+            inputs=inputs,
+            implicit=implicit,
+            threads=1,
+            x=self.x,
+            y0=y,
+            z0=z,
+            W=weights[0],
+            W_z=weights[1],
+            V=weights[2],
+            b=bias,
+            dt=constants[0],
+            gamma=constants[1],
+            epsilon=constants[2],
+            y=self.output,
+            y_last=y,
+            z_last=z,
+            scratch=V.new_empty(native.library().pendula_cornn_forward_scratch(dtype.itemsize, units, inputs, batch)),
+            every=1,
+        )
+        self.entry, self.bytes = native.library().pendula_cornn_forward_run, dtype.itemsize
+        self.pointer = ctypes.byref(self.arguments)
+
+    def __call__(self) -> None:
+        self.entry(self.pointer, self.bytes)
+        # the first call packs the weights, which the others find packed
+        self.arguments.packed = 1
+
+
+CORNN_SCAN = CoRNNScan()
