@@ -217,7 +217,13 @@ unicornn_scan.register_autograd(_backward, setup_context=_setup)
 
 
 def _chunks(steps: int, width: int, memory: int, every: int) -> list[tuple[int, int]]:
-    length = every if memory == CHECKPOINT else max(8, CACHED // width)
+    if memory == CHECKPOINT:
+        length = every
+    else:
+        length = max(8, CACHED // width)
+        if torch.get_num_threads() > 1:
+            # PyTorch's threads wait busily behind each product, and hold up the scan's: few products, not many
+            length = max(length, -(-steps // 8))
     return [(first, min(first + length, steps)) for first in range(0, steps, length)]
 
 
