@@ -81,18 +81,9 @@ def lem_scan(
 
 @lem_scan.register_fake
 def _(
-    x: Tensor,
-    y0: Tensor,
-    z0: Tensor,
-    W: Tensor,
-    W_y: Tensor,
-    V: Tensor,
-    b: Tensor | None,
-    dt: Tensor,
-    tau: Tensor | None,
-    lengths: Tensor | None,
-    keep: bool,
+    x: Tensor, y0: Tensor, z0: Tensor, W: Tensor, W_y: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    keep = rest[-1]
     steps, batch, units = x.shape[0], x.shape[1], W_y.shape[0]
     last = [x.new_empty(batch, units) for _ in range(2)]
     gates = x.new_empty((steps, batch, 4 * units) if keep else (0,))
@@ -189,24 +180,18 @@ def lem_scan_backward(
 
 @lem_scan_backward.register_fake
 def _(
-    by_y: Tensor | None,
-    by_y_last: Tensor | None,
-    by_z_last: Tensor | None,
+    by_y: Any,
+    by_y_last: Any,
+    by_z_last: Any,
     x: Tensor,
     y0: Tensor,
     z0: Tensor,
     W: Tensor,
     W_y: Tensor,
     V: Tensor,
-    dt: Tensor,
-    tau: Tensor | None,
-    lengths: Tensor | None,
-    y: Tensor,
-    gates: Tensor,
-    kept: Tensor,
-    wants_x: bool,
-    wants_dt: bool,
+    *rest: Any,
 ) -> list[Tensor]:
+    tau, wants_x, wants_dt = rest[1], rest[-2], rest[-1]
     units = W_y.shape[0]
     by_x, by_tau = x.new_empty(x.shape if wants_x else 0), x.new_empty(0 if tau is None else tau.shape)
     alike = [torch.empty_like(a, memory_format=torch.contiguous_format) for a in (y0, z0, W, W_y, V)]

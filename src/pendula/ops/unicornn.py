@@ -67,20 +67,8 @@ def unicornn_scan(
 
 
 @unicornn_scan.register_fake
-def _(
-    x: Tensor,
-    y0: Tensor,
-    z0: Tensor,
-    w: Tensor,
-    h: Tensor,
-    alpha: Tensor,
-    V: Tensor,
-    b: Tensor | None,
-    tau: Tensor | None,
-    lengths: Tensor | None,
-    memory: int,
-    every: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _(x: Tensor, y0: Tensor, z0: Tensor, w: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    memory, every = rest[-2:]
     steps, batch, units = x.shape[0], x.shape[1], w.shape[0]
     last = [x.new_empty(batch, units) for _ in range(2)]
     kept = (steps - 1) // every if memory == CHECKPOINT else 0
@@ -168,9 +156,9 @@ def unicornn_scan_backward(
 
 @unicornn_scan_backward.register_fake
 def _(
-    by_outputs: Tensor | None,
-    by_y: Tensor | None,
-    by_z: Tensor | None,
+    by_outputs: Any,
+    by_y: Any,
+    by_z: Any,
     x: Tensor,
     y0: Tensor,
     z0: Tensor,
@@ -178,17 +166,9 @@ def _(
     h: Tensor,
     alpha: Tensor,
     V: Tensor,
-    b: Tensor | None,
-    tau: Tensor | None,
-    lengths: Tensor | None,
-    outputs: Tensor,
-    y: Tensor,
-    z: Tensor,
-    kept: Tensor,
-    memory: int,
-    every: int,
-    input: bool,
+    *rest: Any,
 ) -> list[Tensor]:
+    tau, input = rest[1], rest[-1]
     alike = [torch.empty_like(a, memory_format=torch.contiguous_format) for a in (x, y0, z0, w, h, alpha, V)]
     alike[0] = alike[0] if input else x.new_empty(0)
     return [*alike, x.new_empty(w.shape[0]), x.new_empty(0) if tau is None else torch.empty_like(tau)]
