@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from pendula import Model, StabilityWarning
-from pendula.experiment import ModelChoice, circumstances
+from pendula.circumstances import circumstances
+from pendula.experiment import ModelChoice
 from pendula.learn.fit import fit
 from pendula.learn.training import Diverged, Training
 from pendula.tasks import TASKS

@@ -1,4 +1,7 @@
-"""Writes docs/networks/*.md, a page per network, from the docstrings of the cells: `make docs`."""
+"""Writes pages that must not be typed: `make docs`.
+
+docs/networks/*.md come from the docstrings of the cells; docs/results.md, and the table in README.md, from results/.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,12 @@ from pathlib import Path
 
 import pendula
 from pendula.cells import CELLS, Cell
+from pendula.papers.rows import rows
+from pendula.papers.text import markdown as tables
+from pendula.papers.text import summary
 
+ROOT = Path(__file__).parents[1]
+BEGIN, END = "<!-- results: written by `make docs` from results/ -->", "<!-- end of results -->"
 FOLDER = Path(__file__).parent / "networks"
 NOTICE = "<!-- written by `make docs` from the docstring of the cell: edit that -->"
 
@@ -55,6 +63,18 @@ def markdown(docstring: str) -> str:
     return f"{before.rstrip()}\n\nArguments:\n\n" + "\n".join(lines) + (f"\n\n{after}" if after else "")
 
 
+def results() -> dict[Path, str]:
+    """The page of published and measured numbers, and the README with its table of what was run."""
+    found = rows(ROOT / "results")
+    readme = (ROOT / "README.md").read_text()
+    before, _, rest = readme.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return {
+        ROOT / "docs" / "results.md": tables(found),
+        ROOT / "README.md": f"{before}{BEGIN}\n\n{summary(found)}\n\n{END}{after}",
+    }
+
+
 if __name__ == "__main__":
     made = pages()
     FOLDER.mkdir(exist_ok=True)
@@ -62,4 +82,6 @@ if __name__ == "__main__":
         file.unlink()
     for file_name, text in made.items():
         (FOLDER / file_name).write_text(text)
+    for path, text in results().items():
+        path.write_text(text)
     print(f"{len(made)} pages in {FOLDER}, of pendula {pendula.__version__}")

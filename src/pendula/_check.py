@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Sequence
 from numbers import Integral
 
@@ -33,6 +34,12 @@ def positive_int(name: str, value: object, *, least: int = 1) -> int:
     return int(value)
 
 
+def at_least_zero(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be a finite number, at least 0, got {value!r}")
+    return float(value)
+
+
 def probability(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value < 1.0:
         raise ValueError(f"{name} must be in [0, 1), got {value!r}")
@@ -44,6 +51,23 @@ def one_of(name: str, value: str, choices: Iterable[str]) -> str:
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}{did_you_mean(value, known)}")
     return value
+
+
+def seconds_of(name: str, text: str) -> float:
+    """A time in seconds from words such as "20m", "1h30m" or "90s".
+
+    >>> seconds_of("budget", "1h30m")
+    5400.0
+    """
+    parts = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text.strip())
+    try:
+        hours, minutes, seconds = (float(part or 0) for part in parts.groups()) if parts else (0.0, 0.0, 0.0)
+    except ValueError:
+        hours = minutes = seconds = 0.0
+    total = 3600 * hours + 60 * minutes + seconds
+    if total <= 0:
+        raise ValueError(f"{name} must be a time such as 90s, 20m or 1h30m, got {text!r}")
+    return total
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:

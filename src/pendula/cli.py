@@ -1,4 +1,4 @@
-"""The command line: `pendula train | evaluate | predict | list | data | demo | bench`.
+"""The command line: `pendula train | evaluate | predict | tune | reproduce | report | list | data | demo | bench`.
 
 Exit codes: 0 done; 2 a wrong word or value; 3 data, files or disk; 4 the training diverged; 130 interrupted (and
 resumable); 1 a defect of pendula, with a traceback.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ except ImportError as error:
     sys.exit(f"the command line needs more packages ({error.name} is missing): pip install 'pendula[train]'")
 
 import pendula
-from pendula._check import BackendError, DataError
+from pendula._check import BackendError, DataError, one_of, positive_int, seconds_of
 from pendula.experiment import Experiment, ModelChoice, TaskChoice, open_run, read_config, run
 from pendula.learn.training import Diverged, Training
 
@@ -50,16 +51,13 @@ def train(args: Namespace) -> None:
         experiment = Experiment(args.task, args.model, args.train)
         name = f"{args.task.name}-{args.model.network}-seed{args.train.seed}".lower()
         folder = Path(args.out or f"runs/{name}")
-    if "path" in experiment.task.options:
+    if experiment.task.options.get("path") is not None:
         # the run must find its data again from wherever it is resumed
         path = Path(str(experiment.task.options["path"])).expanduser()
         experiment.task.options["path"] = str(path.resolve())
 
-    def note(words: str) -> None:
-        console.print(f"- {words}", soft_wrap=True, highlight=False)
-
     with progress(console, f"{experiment.model.network} on {experiment.task.name}", experiment.train.epochs) as report:
-        result = run(experiment, folder, resume=args.resume is not None, report=report, say=note)
+        result = run(experiment, folder, resume=args.resume is not None, report=report, say=_note)
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:
         console.print(result_table(result))
         console.print(f"model: {folder / 'best'}", soft_wrap=True)
@@ -77,6 +75,10 @@ def evaluate(args: Namespace) -> None:
     else:
         task = Labelled(Path(args.data), _described(args.run, facts), model.spec.labels, args.part)
         of = args.data
+        for words in task.notes:
+            _note(words)
+        if task.entire and Path(args.data).resolve() == Path(str(experiment.task.options.get("path"))):
+            _note("the model was trained on some of these: leave --data out to measure on the test part alone")
     rows = [(name, f"{value:.6g}") for name, value in measure(model, task, args.part).items()]
     rows.append(("sequences", str(task.size(args.part))))
     console.print(simple_table(f"{args.run} on {of}", ("metric", "value"), rows))
@@ -84,13 +86,15 @@ def evaluate(args: Namespace) -> None:
 
 def predict(args: Namespace) -> None:
     from pendula.predictions import predict as table_of
-    from pendula.predictions import write
+    from pendula.predictions import refuse, write
     from pendula.tasks.base import StoredTask
     from pendula.tasks.files import read_unlabelled
 
+    # before anything takes time
+    refuse(Path(args.out), overwrite=args.overwrite)
     experiment, facts, model = open_run(Path(args.run))
     if args.data is not None:
-        sequences = read_unlabelled(Path(args.data), _described(args.run, facts))
+        sequences = read_unlabelled(Path(args.data), _described(args.run, facts), _note)
     else:
         task = experiment.task.build()
         if not isinstance(task, StoredTask):
@@ -101,70 +105,33 @@ def predict(args: Namespace) -> None:
     console.print(f"{table.num_rows} rows: {args.out}", soft_wrap=True)
 
 
+def tune(args: Namespace) -> None:
+    from pendula.tune.sweep import tune as sweep
+
+    sweep(
+        Path(args.space),
+        console=console,
+        out=args.out,
+        storage=args.storage,
+        trials=args.trials,
+        budget=None if args.budget is None else seconds_of("--budget", args.budget),
+        workers=args.workers,
+        report=args.report,
+    )
+
+
 def listing(args: Namespace) -> None:
+    from pendula.listing import LISTS
     from pendula.report import simple_table
 
     head, rows = LISTS[args.what]()
     console.print(simple_table(args.what, head, rows))
 
 
-def _networks() -> tuple[Sequence[str], list[Sequence[str]]]:
-    from pendula.cells import CELLS
-
-    def count(name: str) -> str:
-        return f"{sum(p.numel() for p in CELLS[name](1, 128).parameters()):,}"
-
-    return ("network", "equation", "parameters (1 in, 128 units)", "source"), [
-        (name, cell.equation, count(name), cell.source) for name, cell in CELLS.items()
-    ]
-
-
-def _tasks() -> tuple[Sequence[str], list[Sequence[str]]]:
-    from pendula.tasks import TASKS
-
-    return ("task", "what"), [(name, task.summary) for name, task in TASKS.items()]
-
-
-def _backends() -> tuple[Sequence[str], list[Sequence[str]]]:
-    import torch
-
-    from pendula.cells import CELLS
-    from pendula.cells.linear import LinearCell
-    from pendula.ops import native
-
-    sets = [] if native.missing() else native.instruction_sets()
-    here = "; also built in: ".join(filter(None, (" ".join(sets[:1]), ", ".join(sets[1:])))) or "none"
-    rows: list[Sequence[str]] = [
-        ("(processor)", f"threads: {torch.get_num_threads()}", "OMP_NUM_THREADS sets how many"),
-        ("(compiled scans)", here, native.missing()),
-    ]
-    if torch.cuda.is_available():
-        rows.append(("(GPU)", torch.cuda.get_device_name(), "there, what pendula:: names here runs step by step"))
-    else:
-        rows.append(("(GPU)", "none that torch can use", ""))
-    for name, cell in CELLS.items():
-        made = cell(2, 4)
-        if isinstance(made, LinearCell):
-            rows.append((name, "associative scan: all times in 2 log2(T) rounds", ""))
-        elif made.fused is None:
-            rows.append((name, "reference scan: each step from Python", "no fused scan is written yet"))
-        elif reason := made.fused.objection(torch.zeros(1, 1, 2), made.operands(), lengths=None, tau=None):
-            rows.append((name, "reference scan: each step from Python", f"{made.fused.name}: {reason}"))
-        else:
-            rows.append((name, f"fused scan {made.fused.name}: all steps in one call", ""))
-    return ("network", "how it runs", "what would be faster, and is missing"), rows
-
-
-LISTS: dict[str, Callable[[], tuple[Sequence[str], list[Sequence[str]]]]] = {
-    "networks": _networks,
-    "tasks": _tasks,
-    "backends": _backends,
-}
-
-
 def data(args: Namespace) -> None:
     from pendula.report import simple_table
     from pendula.tasks import Files, store
+    from pendula.tasks.sources import SOURCES
 
     if args.action == "list":
         rows = [(r.name, r.summary, str(r.where or "not here"), _size(r.size)) for r in store.listing()]
@@ -176,15 +143,79 @@ def data(args: Namespace) -> None:
         for path in store.get(args.set, progress=console.is_terminal):
             console.print(str(path), soft_wrap=True)
         return
-    if args.set not in store.SOURCES and (Path(args.set).exists() or Path(args.set).suffix):
-        for note in Files(args.set).notes:
-            console.print(f"- {note}", soft_wrap=True)
+    # a folder that is not there has no ending, but often a slash
+    if args.set not in SOURCES and (Path(args.set).exists() or Path(args.set).suffix or "/" in args.set):
+        for words in Files(args.set).notes:
+            _note(words)
         return
     states = store.check(args.set)
     for file, state in states:
         console.print(f"{file}: {state}", soft_wrap=True)
     if not all(state.startswith("ok") for _, state in states):
         raise DataError(f"{args.set} is not whole: `pendula data get {args.set}`")
+
+
+def reproduce(args: Namespace) -> None:
+    from pendula.papers import find
+    from pendula.papers.reproduce import reproduce as run_entry
+    from pendula.report import progress
+
+    entries = find(args.entries)
+    left_out = [entry for entry in entries if entry.experiment is None]
+    if left_out and len(entries) == 1:
+        raise ValueError(f"{entries[0].name} can't be run: {entries[0].missing}")
+    if args.seed is not None and args.seeds is not None:
+        raise ValueError("--seeds says how many, --seed which ones: give one of them")
+    budget = None if args.budget is None else seconds_of("--budget", args.budget)
+    deadline = None if budget is None else time.monotonic() + budget
+
+    def say(words: str) -> None:
+        console.print(words, soft_wrap=True, highlight=False)
+
+    for entry in left_out:
+        say(f"{entry.name} is left out: {entry.missing}")
+    for entry in entries:
+        if entry.experiment is None:
+            continue
+        count = entry.seeds if args.seeds is None else positive_int("--seeds", args.seeds)
+        run_entry(
+            entry,
+            range(count) if args.seed is None else args.seed,
+            results=Path(args.results),
+            runs=Path(args.runs),
+            deadline=deadline,
+            place={"accelerator": args.accelerator, "devices": args.devices},
+            progress=lambda name, epochs: progress(console, name, epochs),
+            say=say,
+        )
+
+
+def report(args: Namespace) -> None:
+    from pendula.nets.checkpoint import write_whole
+    from pendula.papers import read_papers
+    from pendula.papers.page import page
+    from pendula.papers.rows import HEAD, rows
+    from pendula.papers.text import grouped, markdown
+    from pendula.report import simple_table
+
+    papers = read_papers()
+    for name in args.paper or ():
+        one_of("--paper", name, papers)
+    targets = [Path(path) for path in (args.markdown, args.html) if path is not None]
+    for path in targets:
+        if path.exists() and not args.overwrite:
+            raise DataError(f"{path} exists: give another name, or --overwrite")
+    found = rows(Path(args.results), [paper for name, paper in papers.items() if name in (args.paper or papers)])
+    if args.measured:
+        found = [row for row in found if row.results]
+    for paper, tables in grouped(found):
+        for table, own in tables:
+            console.print(simple_table(f"{paper.name}: {table.title}", HEAD, [row.cells() for row in own]))
+    for path, made in ((args.markdown, markdown), (args.html, page)):
+        if path is not None:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            write_whole(Path(path), made(found).encode())
+            console.print(path, soft_wrap=True)
 
 
 def demo(args: Namespace) -> None:
@@ -207,8 +238,12 @@ def bench(args: Namespace) -> None:
     )
 
 
+def _note(words: str) -> None:
+    console.print(f"- {words}", soft_wrap=True, markup=False, highlight=False)
+
+
 def _size(size: int | None) -> str:
-    return "" if size is None else f"{size / 1e6:.1f} MB"
+    return "" if not size else f"{size / 1e6:.1f} MB"
 
 
 def _described(run_folder: str, facts: dict[str, Any]) -> dict[str, Any]:
@@ -222,6 +257,9 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "tune": tune,
+    "reproduce": reproduce,
+    "report": report,
     "list": listing,
     "data": data,
     "demo": demo,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -9,15 +10,11 @@ from typing import Any
 from rich.console import Console
 
 from pendula._check import positive_int
-from pendula.experiment import Experiment, ModelChoice, TaskChoice, run
-from pendula.learn.training import Training
+from pendula.experiment import run
+from pendula.papers import find
 from pendula.report import learning_curves, progress, simple_table
 
-# both choices were made without the test part (LOG.md); each has 27 370 parameters
-NETWORKS = {
-    "CoRNN": (ModelChoice("CoRNN", 114, physics={"dt": 0.3, "gamma": 0.7, "epsilon": 2.3, "init": "split"}), 1e-2),
-    "LSTM": (ModelChoice("LSTM", 80), 1.2e-2),
-}
+ENTRIES = ("pendula/digits-*", "pendula/permuted-digits-*")
 
 
 def demo(folder: Path, *, seeds: int, epochs: int, console: Console) -> list[dict[str, Any]]:
@@ -27,24 +24,15 @@ def demo(folder: Path, *, seeds: int, epochs: int, console: Console) -> list[dic
     """
     positive_int("seeds", seeds)
     results = []
-    for permuted in (False, True):
+    for entry in find(ENTRIES):
+        assert entry.experiment
+        network, permuted = entry.experiment.model.network, entry.table.name == "permuted-digits"
         group = "permuted digits" if permuted else "digits in order"
-        for network, (model, rate) in NETWORKS.items():
-            for seed in range(seeds):
-                train = Training(
-                    epochs=epochs,
-                    learning_rate=rate,
-                    optimiser="adamw",
-                    weight_decay=0.05,
-                    input_noise=0.1,
-                    schedule="cosine",
-                    clip_norm=0.3,
-                    seed=seed,
-                )
-                experiment = Experiment(TaskChoice("digits", {"permuted": permuted}), model, train)
-                home = folder / ("permuted" if permuted else "plain") / f"{network.lower()}-seed{seed}"
-                with progress(console, f"{network:5} {group}, seed {seed}", epochs) as report:
-                    results.append((group, network, run(experiment, home, resume=True, report=report)))
+        for seed in range(seeds):
+            experiment = replace(entry.experiment, train=replace(entry.experiment.train, epochs=epochs, seed=seed))
+            home = folder / ("permuted" if permuted else "plain") / f"{network.lower()}-seed{seed}"
+            with progress(console, f"{network:5} {group}, seed {seed}", epochs) as report:
+                results.append((group, network, run(experiment, home, resume=True, report=report)))
     rows = []
     for group, network in dict.fromkeys((group, network) for group, network, _ in results):
         own = [r for g, n, r in results if (g, n) == (group, network)]

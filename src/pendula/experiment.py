@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
-import platform
-import subprocess
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -15,9 +11,9 @@ from typing import Any
 
 import torch
 
-import pendula
 from pendula._check import DataError, known_keys, one_of
 from pendula.cells import CELLS
+from pendula.circumstances import circumstances
 from pendula.learn.training import Training
 from pendula.nets import Model, ModelSpec, Node, load
 from pendula.nets.checkpoint import write_whole
@@ -75,6 +71,9 @@ class ModelChoice:
         dropout_last: whether the dropout also acts behind the last layer; null: as the network's authors do.
         bias: whether the cells have biases.
         pool: what is read out: last or mean over time (one prediction per sequence), steps (one per step), auto.
+        embedding_size: numbers per token, for tasks with text; others have no use for it.
+        embedding_dropout: probability that one of these numbers is dropped, one mask per sequence.
+        token_dropout: probability that a token is dropped wherever it stands in a batch.
         physics: arguments of the cell, such as dt or gamma (--model.physics.dt 0.1).
     """
 
@@ -87,11 +86,14 @@ class ModelChoice:
     dropout_last: bool | None = None
     bias: bool = True
     pool: str = "auto"
+    embedding_size: int = 100
+    embedding_dropout: float = 0.0
+    token_dropout: float = 0.0
     physics: dict[str, Any] = field(default_factory=dict)
 
     def spec(self, task: Task) -> ModelSpec:
         """The model for a task."""
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "pool"}
+        own = {f.name: getattr(self, f.name) for f in fields(Node) if f.name in asdict(self)}
         wanted = "steps" if task.per_step else "last"
         pool = wanted if self.pool == "auto" else one_of("model.pool", self.pool, ("auto", "last", "mean", "steps"))
         if (pool == "steps") != task.per_step:
@@ -103,12 +105,15 @@ class ModelChoice:
                 "one, such as CoRNN, or drop the column of times to learn from the order alone"
             )
         return ModelSpec(
-            task.input_size,
+            task.input_size if task.vocabulary is None else self.embedding_size,
             task.output_size,
             (Node(**own),),
             pool=pool,
             standardise=task.standardise,
             labels=task.labels,
+            vocabulary=task.vocabulary,
+            embedding_dropout=self.embedding_dropout,
+            token_dropout=self.token_dropout,
         )
 
 
@@ -141,6 +146,7 @@ def run(
     folder: Path,
     *,
     resume: bool = False,
+    deadline: float | None = None,
     report: Any = None,
     say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
@@ -153,14 +159,18 @@ def run(
         experiment: what to run.
         folder: new, unless `resume` is set.
         resume: go on where the folder's run was stopped.
+        deadline: a reading of `time.monotonic()`. A run that reaches it returns what it has, with "complete" false, and
+            writes no ``result.json``; it can be resumed.
         report: see `pendula.learn.fit.fit`.
         say: is told what the task's reader noticed (missing values, irregular times), a sentence each.
 
-    Errors: DataError when the folder is not empty, or holds a run with other settings; those of the task and of
-    `fit`.
+    Errors: DataError when the folder is not empty, or holds a run with other settings; OutOfTime at a deadline before
+    the end of the first epoch; those of the task and of `fit`.
     """
     # these need the [train] extra
-    from pendula.learn.fit import evaluate, fit, make_fabric
+    from pendula.learn.fit import evaluate, fit, refuse, so_far
+    from pendula.learn.place import make_fabric
+    from pendula.learn.training import OutOfTime
 
     if resume and (folder / CONFIG_FILE).exists():
         before, _ = read_config(folder)
@@ -178,30 +188,44 @@ def run(
         raise DataError(f"{folder} is not empty: give another --out, or go on with --resume {folder}")
     torch.manual_seed(experiment.train.seed)
     model = Model(spec, dtype=torch.float64 if experiment.train.precision == "64-true" else None)
+    refuse(model, task, experiment.train, fabric.world_size)
     if task.standardise:
         model.set_standard(*task.statistics())
     parameters = model.parameter_count
     if fabric.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
         facts = {"experiment": experiment.to_dict(), "task": describe(task)}
-        write_whole(folder / CONFIG_FILE, (json.dumps(facts, indent=2) + "\n").encode())
+        # a run that goes on keeps what it was started with: `fit` refuses it if the data is another
+        if not (folder / CONFIG_FILE).exists():
+            write_whole(folder / CONFIG_FILE, (json.dumps(facts, indent=2) + "\n").encode())
         for note in task.notes if say else ():
             say(note)  # type: ignore[misc]
     fabric.barrier()
-    fitted = fit(model, task, experiment.train, folder, resume=resume, report=report, fabric=fabric)
+    complete = True
+    try:
+        words = {"resume": resume, "deadline": deadline, "report": report, "fabric": fabric}
+        fitted = fit(model, task, experiment.train, folder, **words)
+    except OutOfTime:
+        fabric.barrier()
+        stopped = so_far(folder, fabric.device)
+        if stopped is None:
+            raise
+        fitted, complete = stopped, False
     result = {
         "experiment": experiment.to_dict(),
         "parameters": parameters,
+        "complete": complete,
         "best_epoch": fitted.best_epoch,
         "epochs": len(fitted.history),
         "validation": fitted.best,
         "test": evaluate(fitted.model, task, "test", fabric=fabric),
         "seconds": round(fitted.seconds, 2),
+        "baseline": task.baseline,
         "data": task.provenance,
         "history": fitted.history,
         **circumstances(),
     }
-    if fabric.is_global_zero:
+    if fabric.is_global_zero and complete:
         write_whole(folder / RESULT_FILE, (json.dumps(result, indent=2) + "\n").encode())
     return result
 
@@ -245,39 +269,3 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_text())
     except ValueError as error:
         raise DataError(f"{path} is damaged: {error}; restore it, or start another run") from error
-
-
-def circumstances() -> dict[str, Any]:
-    """Where and with what a result was made."""
-    return {
-        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "commit": _commit(),
-        "versions": {"pendula": pendula.__version__, "torch": torch.__version__, "python": platform.python_version()},
-        "machine": {
-            "processor": _processor(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        },
-    }
-
-
-def _commit() -> str | None:
-    """The commit of the source tree that runs, with + if it was changed; None for an installed package."""
-    home = Path(__file__).resolve().parents[2]
-    if not (home / ".git").exists():
-        return None
-    try:
-        ask = ["git", "-C", str(home), "describe", "--always", "--abbrev=12", "--dirty=+"]
-        return subprocess.run(ask, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

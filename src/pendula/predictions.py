@@ -20,7 +20,7 @@ WRITERS = {".csv": pyarrow.csv.write_csv, ".parquet": pyarrow.parquet.write_tabl
 
 
 def predict(model: Model, sequences: Sequences, facts: dict[str, Any]) -> pyarrow.Table:
-    """A row per sequence (or per step): its name, the predicted class and each class's probability, or the values.
+    """A row per sequence (or per step): its name, the predicted class and the probability of each class, or the values.
 
     Args:
         model: with the labels of its classes in its spec.
@@ -60,20 +60,25 @@ def _readable(output: Tensor, model: Model, target: str) -> dict[str, Any]:
         second = torch.sigmoid(output[:, 0])
         chance = torch.stack((1 - second, second), 1)
     else:
-        chance = output.softmax(1)
+        chance = torch.sigmoid(output) if target == "bits" else output.softmax(1)
     labels = model.spec.labels or tuple(str(k) for k in range(chance.shape[1]))
-    said = {"prediction": [labels[k] for k in chance.argmax(1).tolist()]}
+    # bits do not exclude one another: none of them is the prediction
+    said = {} if target == "bits" else {"prediction": [labels[k] for k in chance.argmax(1).tolist()]}
     return said | {f"probability {label}": chance[:, k].tolist() for k, label in enumerate(labels)}
 
 
-def write(table: pyarrow.Table, path: Path, *, overwrite: bool = False) -> None:
-    """Write the table. Errors: DataError for an unknown ending, or a file that is there already."""
-    writer = WRITERS.get(path.suffix)
-    if writer is None:
+def refuse(path: Path, *, overwrite: bool = False) -> None:
+    """Errors: DataError for an unknown ending, or a file that is there already."""
+    if path.suffix not in WRITERS:
         raise DataError(f"{path} must end in {' or '.join(WRITERS)}")
     if path.exists() and not overwrite:
         raise DataError(f"{path} exists: give another --out, or --overwrite true")
-    part = path.with_name(f".{path.name}.part")
+
+
+def write(table: pyarrow.Table, path: Path, *, overwrite: bool = False) -> None:
+    """Write the table. Errors: as for `refuse`; DataError where the disk refuses."""
+    refuse(path, overwrite=overwrite)
+    writer, part = WRITERS[path.suffix], path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         writer(table, str(part))

@@ -22,10 +22,13 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 def progress(console: Console, name: str, epochs: int) -> Iterator[Report]:
     """A bar with loss, validation metric and time left; a line per epoch where there is no terminal."""
     if not console.is_terminal:
-        seen = 0
+        seen: int | None = None
 
         def line(at: Place, batches: int, loss: float) -> None:
             nonlocal seen
+            # the first batch of a run that goes on finds the epochs before it
+            if seen is None:
+                seen = len(at.history) if at.batch else 0
             if len(at.history) > seen:
                 seen = len(at.history)
                 console.print(f"{name}: {_epoch_line(at, epochs)}", soft_wrap=True)

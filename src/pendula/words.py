@@ -26,12 +26,16 @@ EXAMPLES = """examples:
   pendula train --config har2.toml --train.seed 1
   pendula train --resume runs/digits
   pendula predict runs/digits --out predictions.csv
+  pendula reproduce cornn/har2 --seeds 5 --budget 20m
 """
 HELP = {
     "train": "train a network on a task",
     "evaluate": "measure a trained model",
     "predict": "write predictions of a trained model to CSV or Parquet",
-    "list": "show the networks, tasks or backends",
+    "tune": "search for the settings of an experiment",
+    "reproduce": "run published experiments and write what was measured",
+    "report": "show published and measured numbers side by side",
+    "list": "show the networks, tasks, papers or backends",
     "data": "list, get or check data sets",
     "demo": "train coRNN and an LSTM on handwritten digits",
     "bench": "time the compiled scans against the same equations elsewhere",
@@ -116,7 +120,36 @@ def _arguments(name: str, command: ArgumentParser) -> None:
         add("--out", type=str, default="predictions.csv", help="file to write, .csv or .parquet")
         add("--overwrite", type=bool, default=False, help="replace the file if it exists")
     if name == "list":
-        add("what", choices=["networks", "tasks", "backends"], help="networks, tasks or backends")
+        add("what", choices=["networks", "tasks", "papers", "backends"], help="networks, tasks, papers or backends")
+    if name == "tune":
+        add("space", type=str, help="TOML file with task, model, train, and search: what is searched (docs/tune.md)")
+        add("--out", type=str | None, help="folder of the sweep; runs/tune/NAME when left out")
+        add("--storage", type=str | None, help="database such as sqlite:///x.db, or a journal file; one in the folder")
+        add("--trials", type=int | None, help="of the study, over all workers and starts; as many as the space says")
+        add("--budget", type=str | None, help="time, such as 20m or 1h30m; the trials at hand can go on later")
+        add("--workers", type=int, default=1, help="processes on this machine; other machines join by the same command")
+        add("--report", action="store_true", help="only show the study")
+    if name == "reproduce":
+        add(
+            "entries",
+            type=str,
+            nargs="+",
+            help="PAPER/ID of `pendula list papers`, or patterns such as 'cornn/*'",
+        )
+        add("--seeds", type=int | None, help="how many seeds, from 0 on; as many as the entry says when left out")
+        add("--seed", type=int, nargs="+", help="particular seeds, to share the work among machines")
+        add("--budget", type=str | None, help="time for all of them, such as 20m or 1h30m; what is stopped can go on")
+        add("--accelerator", type=str, default="auto", help="cpu, cuda, mps or auto")
+        add("--devices", type=int, default=1, help="processes of each training")
+        add("--runs", type=str, default="runs/reproduce", help="folder of weights and checkpoints")
+    if name in ("reproduce", "report"):
+        add("--results", type=str, default="results", help="folder of the results, PAPER/ID/seed-N.json")
+    if name == "report":
+        add("--paper", type=str, nargs="+", help="some of the papers; all when left out")
+        add("--measured", action="store_true", help="only what was run")
+        add("--markdown", type=str | None, help="also write the tables to this new .md file")
+        add("--html", type=str | None, help="also write a page with learning curves to this new .html file")
+        add("--overwrite", action="store_true", help="replace the files if they exist")
     if name == "data":
         add("action", choices=["list", "get", "check"], help="list the sets, get one, or check one")
         add("set", nargs="?", type=str, help="name of a set; for check also a file or folder of your own")

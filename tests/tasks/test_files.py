@@ -330,7 +330,7 @@ def test_a_folder_per_class_names_classes_and_series(write: Write) -> None:
             folder = write(f"{label}/{label}{k}.csv", f"time,x\n0,{k}\n1,{k + 1}\n").parent.parent
     task = Files(str(folder))
     assert task.labels == ("cat", "dog")
-    assert series(task)["dog3"] == ([[3], [4]], 1)
+    assert series(task)["dog/dog3"] == ([[3], [4]], 1)
     assert [task.size(part) for part in PARTS] == [4, 2, 2]
 
 
@@ -338,7 +338,7 @@ def test_series_of_the_same_name_in_two_classes_are_told_apart(write: Write) -> 
     for label in ("cat", "dog"):
         for k in range(4):
             folder = write(f"{label}/{k}.csv", f"x\n{k}\n").parent.parent
-    assert sorted(series(Files(str(folder)))) == [f"{label}/{k}/{k}" for label in ("cat", "dog") for k in range(4)]
+    assert sorted(series(Files(str(folder)))) == [f"{label}/{k}" for label in ("cat", "dog") for k in range(4)]
 
 
 def test_a_flat_folder_has_one_series_per_file(write: Write) -> None:
@@ -353,12 +353,12 @@ def test_a_flat_folder_has_one_series_per_file(write: Write) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"notes.txt": "x"}, r"holds notes\.txt: needed are \*_TRAIN\.ts"),
+        ({"notes.txt": "x"}, r"holds notes\.txt: needed are \.csv or \.parquet files with a labels\.csv"),
         ({"test.csv": "id,x,label\na,1,b\n"}, "has test.csv but no file for train"),
         ({"train.csv": table([1] * 8, LABELS[:8]), "train.parquet": "x"}, "has two files for train|could not be read"),
-        ({"train/a.csv": "x\n1\n", "test/b.csv": "x\n1\n"}, "would be a class of that name"),
-        ({"a.csv": "x,label\n1,a\n", "b.csv": "x,z,label\n1,2,b\n"}, "has a channel 'z' that a.csv has not"),
-        ({"a.csv": "x,z,label\n1,2,a\n", "b.csv": "x,label\n1,b\n"}, "has no channel 'z'"),
+        ({"train/a.csv": "x\n1\n", "test/b.csv": "x\n1\n"}, "train has no labels: a.csv has no column 'label'"),
+        ({"a.csv": "x,label\n1,a\n", "b.csv": "x,z,label\n1,2,b\n"}, r"b\.csv has 'z', unlike the first file, a\.csv"),
+        ({"a.csv": "x,z,label\n1,2,a\n", "b.csv": "x,label\n1,b\n"}, r"b\.csv lacks 'z'"),
         ({"a.csv": "time,x,label\n1,2,a\n", "b.csv": "x,label\n1,b\n"}, "has times: all files need them, or none"),
         ({"cat/a.csv": "x,label\n1,a\n"}, "has a column 'label' and is in the folder of a class"),
         ({"train.csv": "id,x,label,split\na,1,b,train\n"}, "drop the column 'split'"),
@@ -414,7 +414,10 @@ def test_csv_that_does_not_fit_is_refused(write: Write, text: str, message: str)
 
 
 def test_a_file_of_another_kind_is_refused(write: Write) -> None:
-    refused(write("a.xlsx", "x"), r"is of a kind that is not read.*: needed is one of \.npz, \.ts, \.csv, \.parquet")
+    refused(
+        write("a.xlsx", "x"),
+        r"is of a kind that is not read.*: needed is one of \.npz, .*\.csv, \.parquet; save the sheet as \.csv",
+    )
 
 
 def test_a_path_that_does_not_exist_is_refused(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from pendula._check import DataError
+from pendula.tasks.chance import generator_for
 from pendula.tasks.convert import HarFacts
-from pendula.tasks.series import HAR, HAR2, HAR6
+from pendula.tasks.series import HAR, HAR2, HAR6, rotations
 
 PARTS = ("train", "validation", "test")
 
@@ -101,6 +102,47 @@ def test_the_data_stays_raw_and_the_statistics_are_those_of_the_training_part(sm
     assert torch.allclose(scale, flat.std(0, correction=0), rtol=1e-5)
 
 
+def test_rotations_are_rotations_of_the_deviation_asked_for() -> None:
+    turns = rotations(10.0, [generator_for(k + 1) for k in range(2000)]).double()
+    assert torch.allclose(turns @ turns.mT, torch.eye(3).expand(2000, 3, 3).double(), atol=1e-6)
+    assert torch.allclose(torch.linalg.det(turns), torch.ones(2000).double(), atol=1e-6)
+    # the trace of a rotation is 1 + 2 cos(angle)
+    angles = torch.acos(((turns.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2).clamp(-1, 1)) * 180 / torch.pi
+    assert float(angles.square().mean().sqrt()) == pytest.approx(10, rel=0.05)
+
+
+def test_training_windows_are_turned_anew_in_every_epoch_and_others_never(small: object) -> None:
+    plain, turning = HAR6(), HAR6(rotate=20.0, compress=0.05)
+    index = torch.arange(5)
+    first, again, later = (turning.rows("train", index, 0, epoch).x for epoch in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, later)
+    raw = plain.rows("train", index, 0, 0).x
+    back = turning._expanded(first)
+    # lengths of all three triads are kept, and one window is turned by one rotation
+    for triad in (slice(0, 3), slice(3, 6), slice(6, 9)):
+        assert torch.allclose(back[..., triad].norm(dim=-1), raw[..., triad].norm(dim=-1), rtol=1e-4)
+    for part in ("validation", "test"):
+        same = turning._expanded(turning.rows(part, index, 0, 0).x)
+        assert torch.allclose(same, plain.rows(part, index, 0, 0).x, atol=1e-4)
+
+
+def test_a_row_is_turned_alike_whatever_batch_it_stands_in(small: object) -> None:
+    task = HAR6(rotate=20.0)
+    both, alone = task.rows("train", torch.tensor([4, 2]), 3, 1).x, task.rows("train", torch.tensor([2]), 3, 1).x
+    assert torch.equal(both[:, 1:], alone)
+
+
+def test_compressed_channels_are_those_without_gravity_and_emphasis_scales_them(small: object) -> None:
+    plain, compressed = HAR6(), HAR6(compress=0.05, emphasis=2.0)
+    flat, other = plain.part("train").flat, compressed.part("train").flat
+    assert torch.equal(flat[:, 6:], other[:, 6:])
+    assert torch.allclose(other[:, :6], torch.asinh(flat[:, :6] / 0.05), atol=1e-5)
+    _, scale = compressed.statistics()
+    assert torch.allclose(scale[:6] * 2, other[:, :6].std(0, correction=0), rtol=1e-4)
+    assert torch.allclose(scale[6:], other[:, 6:].std(0, correction=0), rtol=1e-4)
+
+
 def test_a_converted_file_is_called_exact(small: dict[str, numpy.ndarray]) -> None:
     assert HAR2().provenance.startswith("exact: converted from the published text files")
 
@@ -123,6 +165,9 @@ def test_a_missing_file_says_how_to_get_it(private_cache: Path) -> None:
         ({"validation_subjects": 0}, "validation_subjects must be a whole number, at least 1, got 0"),
         ({"validation_subjects": 7}, "validation_subjects must be less than 7"),
         ({"split_seed": -1}, "split_seed must be a whole number, at least 0"),
+        ({"rotate": -1.0}, "rotate must be a finite number, at least 0"),
+        ({"compress": float("nan")}, "compress must be a finite number, at least 0"),
+        ({"emphasis": 2.0}, "set compress too"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(small: object, arguments: dict[str, object], message: str) -> None:

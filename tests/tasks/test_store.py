@@ -8,6 +8,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy
@@ -15,8 +16,19 @@ import pytest
 
 from pendula._check import DataError
 from pendula.tasks import convert, store
-from pendula.tasks.convert import ACTIVITIES, CHANNELS, PUBLISHED, HarFacts, convert_har, read_har, verify_har
-from pendula.tasks.store import SOURCES, Source, Stored, check, fetch, get, listing
+from pendula.tasks.convert import (
+    ACTIVITIES,
+    CHANNELS,
+    PUBLISHED,
+    HarFacts,
+    convert_har,
+    read_har,
+    verify_har,
+    wrong_har,
+)
+from pendula.tasks.source import Source, Stored
+from pendula.tasks.sources import SOURCES
+from pendula.tasks.store import check, fetch, get, listing
 from pendula.tasks.table import read_npz
 
 ARCHIVE = "uci_har/human+activity+recognition+using+smartphones.zip"
@@ -188,7 +200,7 @@ def test_without_pooch_the_extra_is_named(toy: Source, private_cache: Path, monk
 
 def test_the_listing_says_where_a_complete_set_is(toy: Source, private_cache: Path) -> None:
     fill(private_cache, {"toy/a.bin": CONTENT["toy/a.bin"]})
-    assert {row.name: row.where for row in listing()} == {"mnist": None, "uci_har": None, "toy": None}
+    assert {row.name: row.where for row in listing()} == dict.fromkeys(SOURCES)
     fill(private_cache)
     row = next(row for row in listing() if row.name == "toy")
     assert (row.where, row.size) == (private_cache / "toy", sum(map(len, CONTENT.values())))
@@ -204,12 +216,70 @@ def test_a_progress_bar_does_not_disturb_the_download(
     assert [state for _, state in check("toy")] == ["ok", "ok"]
 
 
-def test_every_source_says_what_a_user_has_to_know() -> None:
-    for name, source in SOURCES.items():
-        assert name == source.name
-        assert all([source.summary, source.licence, source.citation, source.provenance, source.how_to_get])
-        assert all(len(file.sha256) == 64 and file.path.startswith(f"{name}/") for file in source.files)
-        assert source.archive or all(url.startswith("https://") for file in source.files for url in file.urls)
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_source_says_what_a_user_has_to_know(name: str) -> None:
+    source = SOURCES[name]
+    assert name == source.name
+    assert all([source.summary, source.licence, source.citation, source.provenance, source.how_to_get])
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_download_of_a_source_can_be_verified_and_every_address_is_an_encrypted_one(name: str) -> None:
+    source = SOURCES[name]
+    assert source.verify or all(len(file.sha256) == 64 for file in source.files if source.downloads(file))
+    assert (source.convert is None) == (source.archive == ())
+    addresses = [a for a in source.archive if "://" in a] + [url for file in source.files for url in file.urls]
+    assert all(address.startswith("https://") for address in addresses)
+
+
+@pytest.mark.parametrize("call", [lambda: fetch("toy/a.bin"), lambda: get("toy")], ids=["fetch", "get"])
+def test_a_file_that_cannot_be_downloaded_says_how_it_is_had(
+    call: Callable[[], object], toy: Source, private_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pooch")
+    monkeypatch.setitem(SOURCES, "toy", replace(toy, how_to_get="ask the authors for it"))
+    with pytest.raises(DataError, match=r"toy/a\.bin .*ask the authors for it; .*put a\.bin in .*cache/toy"):
+        call()
+
+
+def joined(first: Path, second: Path, target: Path) -> None:
+    target.write_bytes(first.read_bytes() + second.read_bytes())
+
+
+@pytest.fixture
+def two_archives(monkeypatch: pytest.MonkeyPatch) -> Source:
+    """A file made of two archives, the second of which nobody hands out."""
+    file = Stored("toy/a.bin", sha256(b"onetwo"), 6)
+    archive = ("https://localhost/one.bin", "two.bin")
+    source = Source("toy", "", (file,), "", "", "", "ask the authors for two.bin", archive, joined)
+    monkeypatch.setitem(SOURCES, "toy", source)
+    return source
+
+
+def test_a_file_is_converted_from_an_archive_of_a_host_and_one_that_a_user_put_there(
+    two_archives: Source, private_cache: Path, mirror: tuple[Path, str]
+) -> None:
+    pytest.importorskip("pooch")
+    fill(mirror[0], {"toy/one.bin": b"one"})
+    fill(private_cache, {"toy/two.bin": b"two"})
+    (path,) = get("toy", base_url=mirror[1])
+    assert path.read_bytes() == b"onetwo"
+    assert left(private_cache) == ["toy/a.bin", "toy/two.bin"]
+
+
+def test_an_archive_that_a_user_has_to_put_there_is_asked_for(two_archives: Source, private_cache: Path) -> None:
+    fill(private_cache, {"toy/one.bin": b"one"})
+    with pytest.raises(
+        DataError, match=r"ask the authors for two\.bin; .*put two\.bin in .*cache/toy and get toy again"
+    ):
+        get("toy")
+
+
+def test_a_converted_file_that_is_not_what_it_should_be_is_not_kept(two_archives: Source, private_cache: Path) -> None:
+    fill(private_cache, {"toy/one.bin": b"one", "toy/two.bin": b"2"})
+    with pytest.raises(DataError, match=r"toy/a\.bin, made from .*, is damaged: SHA-256"):
+        get("toy")
+    assert left(private_cache) == ["toy/one.bin", "toy/two.bin"]
 
 
 def tiny_har(seed: int = 0) -> dict[str, numpy.ndarray]:
@@ -232,6 +302,14 @@ def facts_of(arrays: dict[str, numpy.ndarray]) -> HarFacts:
         {part: tuple(x.std(0)) for part, x in flat.items()},
         steps=5,
     )
+
+
+def known_as(facts: HarFacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The source of the windows, with the content of a small archive as the published one."""
+    made = replace(
+        SOURCES["uci_har"], convert=partial(convert_har, facts=facts), verify=partial(wrong_har, facts=facts)
+    )
+    monkeypatch.setitem(SOURCES, "uci_har", made)
 
 
 def har_archive(arrays: dict[str, numpy.ndarray], *, nested: bool = True, without: str = "") -> bytes:
@@ -317,22 +395,27 @@ def test_the_content_is_verified(spoil: Callable[[dict[str, numpy.ndarray]], obj
     assert message.replace("\\", "") in str(verify_har(arrays, facts))
 
 
-def test_get_converts_the_archive_of_a_mirror_and_check_says_so(private_cache: Path, mirror: tuple[Path, str]) -> None:
+def test_get_converts_the_archive_of_a_mirror_and_check_says_so(
+    private_cache: Path, mirror: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("pooch")
     arrays = tiny_har()
-    facts = facts_of(arrays)
+    known_as(facts_of(arrays), monkeypatch)
     fill(mirror[0], {ARCHIVE: har_archive(arrays)})
-    assert get("uci_har", base_url=mirror[1], facts=facts) == [private_cache / "uci_har/uci_har.npz"]
+    assert get("uci_har", base_url=mirror[1]) == [private_cache / "uci_har/uci_har.npz"]
     assert left(private_cache) == ["uci_har/uci_har.npz"]
-    assert check("uci_har", facts=facts) == [("uci_har/uci_har.npz", "ok (converted from the UCI archive)")]
+    assert check("uci_har") == [("uci_har/uci_har.npz", "ok (converted from the published archive)")]
     # kept, without asking anybody
-    assert get("uci_har", base_url="http://127.0.0.1:9", facts=facts) == [private_cache / "uci_har/uci_har.npz"]
+    assert get("uci_har", base_url="http://127.0.0.1:9") == [private_cache / "uci_har/uci_har.npz"]
 
 
-def test_get_converts_an_archive_that_was_put_in_the_folder_by_hand(private_cache: Path) -> None:
+def test_get_converts_an_archive_that_was_put_in_the_folder_by_hand(
+    private_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     arrays = tiny_har()
+    known_as(facts_of(arrays), monkeypatch)
     fill(private_cache, {ARCHIVE: har_archive(arrays)})
-    get("uci_har", facts=facts_of(arrays))
+    get("uci_har")
     assert left(private_cache) == sorted([ARCHIVE, "uci_har/uci_har.npz"])
 
 
@@ -349,7 +432,7 @@ def test_har_without_a_connection_says_where_to_put_what(private_cache: Path) ->
     with pytest.raises(DataError) as caught:
         get("uci_har", base_url="http://127.0.0.1:9")
     said = str(caught.value)
-    assert f"download {SOURCES['uci_har'].archive} elsewhere, put it in {private_cache}/uci_har" in said
+    assert f"download {SOURCES['uci_har'].archive[0]} elsewhere, put it in {private_cache}/uci_har" in said
     assert f"or put uci_har.npz in {private_cache}/uci_har" in said
 
 

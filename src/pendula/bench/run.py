@@ -16,7 +16,7 @@ from pendula._check import BackendError, one_of, positive_int
 from pendula.bench import process, show
 from pendula.bench.cases import CASES, EAGER, MEMORY, SWEEP, Case, sweep
 from pendula.bench.contestants import OURS, lean_name, lean_physics
-from pendula.experiment import circumstances
+from pendula.circumstances import circumstances
 from pendula.nets.checkpoint import write_whole
 from pendula.ops import native
 

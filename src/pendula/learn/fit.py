@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,10 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from pendula._check import DataError
-from pendula.learn.record import RESUME_FILE, Progress, Record, asked_to_stop, read_resume, write_resume
+from pendula.learn.place import denormals_flushed, make_fabric
+from pendula.learn.record import RESUME_FILE, Progress, Record, asked_to_stop, read_resume, where, write_resume
 from pendula.learn.rule import LearningRule, carry_on
-from pendula.learn.training import Diverged, Interrupted, Training
+from pendula.learn.training import Diverged, Interrupted, OutOfTime, Training
 from pendula.nets.checkpoint import WEIGHTS_FILE, load, save
 from pendula.nets.model import Model
 from pendula.tasks.base import Task
@@ -32,32 +31,13 @@ Report = Callable[[Progress, int, float], None]
 
 @dataclass(frozen=True)
 class Fitted:
-    """The model with the best validation metric, the epoch (from 1) it was reached in, and a line per epoch."""
+    """The selected model, the epoch (from 1) it was reached in, its validation metric, and a line per epoch."""
 
     model: Model
     best_epoch: int
     best: float
     history: list[dict[str, Any]]
     seconds: float
-
-
-def make_fabric(training: Training) -> Fabric:
-    """The processes and devices of a run, started. Under torchrun or `fabric run` it joins theirs."""
-    # a launcher that started this process among others says so in its environment
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", training.devices))
-    nodes = int(os.environ.get("WORLD_SIZE", processes)) // processes
-    fabric = Fabric(
-        accelerator=training.accelerator,
-        devices=processes,
-        num_nodes=nodes,
-        strategy="auto" if processes * nodes == 1 else "ddp",
-        # Fabric's 64-true rounds outputs to float32; the model itself is made float64 instead (in `fit`)
-        precision="32-true" if training.precision == "64-true" else training.precision,
-    )
-    # `fabric run` has launched it already, and says so
-    if os.environ.get("LT_CLI_USED", "0") == "0":
-        fabric.launch()
-    return fabric
 
 
 def fit(
@@ -68,10 +48,11 @@ def fit(
     *,
     rule: LearningRule | None = None,
     resume: bool = False,
+    deadline: float | None = None,
     report: Report | None = None,
     fabric: Fabric | None = None,
 ) -> Fitted:
-    """Train a model on a task, keeping the weights with the best validation metric.
+    """Train a model on a task, keeping the weights with the best validation metric (or the last, by `training.select`).
 
     The folder gets ``best/`` and ``last/`` (models), ``record.jsonl`` (a line per epoch) and ``resume.safetensors``.
     A run that is killed at any moment and resumed on the same machine ends with the weights of one that was not: order
@@ -84,15 +65,16 @@ def fit(
         folder: must hold no run unless `resume` is set.
         rule: what leaves the gradients; the one that `training` names when None.
         resume: go on from the folder's resume file, or start if there is none yet.
+        deadline: a reading of `time.monotonic()` after which the run is saved where it is, and OutOfTime raised.
         report: called after every batch with the place of the run, the number of batches per epoch and the loss.
         fabric: processes and devices, from `make_fabric`; made here when None.
 
     Errors: DataError when the folder holds a run, or disk or data fail; Diverged when the gradient is not finite;
-    Interrupted on Ctrl-C or SIGTERM, after saving.
+    Interrupted on Ctrl-C or SIGTERM, and OutOfTime at the deadline, after saving.
     """
     fabric = fabric or make_fabric(training)
     rule = rule or training.make_rule()
-    _refuse(model, task, training, fabric.world_size)
+    refuse(model, task, training, fabric.world_size)
     folder.mkdir(parents=True, exist_ok=True)
     if not resume and (folder / RESUME_FILE).exists():
         raise DataError(f"{folder} holds a run: resume it, or give another folder")
@@ -145,13 +127,16 @@ def fit(
                 if report is not None and fabric.is_global_zero:
                     report(at, batches, float(loss))
                 halt = _any(fabric, stop.asked)
-                if halt or (training.save_every and at.batch % training.save_every == 0 and at.batch < batches):
+                late = _any(fabric, deadline is not None and time.monotonic() > deadline)
+                due = training.save_every and at.batch % training.save_every == 0 and at.batch < batches
+                if halt or late or due:
                     at.seconds, began = at.seconds + time.perf_counter() - began, time.perf_counter()
                     _gather_loss(fabric, at)
                     if fabric.is_global_zero:
                         write_resume(folder, plan, at, model, optimiser)
-                if halt:
-                    raise Interrupted(f"stopped at epoch {at.epoch + 1}, batch {at.batch}; {folder} can be resumed")
+                if halt or late:
+                    stopped, why = (Interrupted, "stopped") if halt else (OutOfTime, "out of time")
+                    raise stopped(f"{why} at epoch {at.epoch + 1}, batch {at.batch}; {folder} can be resumed")
             values = evaluate(module, task, "validation", fabric=fabric)
             at.seconds += time.perf_counter() - began
             _gather_loss(fabric, at)
@@ -162,7 +147,11 @@ def fit(
                 raise Diverged(_divergence(at, batches, values["loss"], model, training, folder))
             # of two epochs that measure the same, the one with the smaller loss
             rank = (values[metric] if more_is_better else -values[metric], -values["loss"])
-            better = at.best is None or rank > (at.best if more_is_better else -at.best, -at.best_loss)
+            better = (
+                at.best is None
+                or training.select == "last"
+                or rank > (at.best if more_is_better else -at.best, -at.best_loss)
+            )
             if better:
                 at.best, at.best_loss, at.best_epoch = values[metric], values["loss"], at.epoch
             at.epoch, at.batch, at.loss_sum, at.loss_count = at.epoch + 1, 0, 0.0, 0.0
@@ -179,25 +168,20 @@ def fit(
     if record is not None:
         record.close()
     fabric.barrier()
+    return _fitted(folder, at, fabric.device)
+
+
+def so_far(folder: Path, device: torch.device) -> Fitted | None:
+    """What a stopped run has; None before the end of its first epoch. Errors: DataError if its files are damaged."""
+    at = where(folder)
+    return _fitted(folder, at, device) if at.history else None
+
+
+def _fitted(folder: Path, at: Progress, device: torch.device) -> Fitted:
     if not (folder / "best" / WEIGHTS_FILE).exists():
         raise DataError(f"{folder / 'best'} is gone: train again in another folder")
-    best = load(folder / "best", device=fabric.device)
     assert at.best is not None
-    return Fitted(best, at.best_epoch + 1, at.best, at.history, at.seconds)
-
-
-@contextmanager
-def denormals_flushed(device: torch.device) -> Iterator[None]:
-    """Vanishing gradients become zero instead of denormals, with which a CPU is up to 18 times slower."""
-    # the setting can't be asked for: see what becomes of half the smallest normal number
-    tiny = torch.tensor([torch.finfo(torch.float32).tiny])
-    already = bool((tiny * 0.5 == 0).item())
-    if device.type == "cpu":
-        torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(already)
+    return Fitted(load(folder / "best", device=device), at.best_epoch + 1, at.best, at.history, at.seconds)
 
 
 def evaluate(model: nn.Module, task: Task, part: str, *, fabric: Fabric | None = None) -> dict[str, float]:
@@ -212,23 +196,23 @@ def evaluate(model: nn.Module, task: Task, part: str, *, fabric: Fabric | None =
             placed = batch.to(parameter.device, parameter.dtype)
             # a row that weighs nothing runs too: all processes must call the model equally often
             output, _ = model(placed.x, lengths=placed.lengths, timespans=placed.timespans)
-            if batch.share == 0:
-                continue
             measured = {name: float(value) for name, value in task.measures(output, placed).items()}
             for name, value in {**measured, "count": float(task.count(placed))}.items():
-                sums[name] = sums.get(name, 0.0) + value
+                sums[name] = sums.get(name, 0.0) + (value if batch.share else 0.0)
     model.train(was_training)
     if fabric and world > 1:
-        names = ["count", "loss"] + ["accuracy"] * (task.selects[0] == "accuracy")
-        local = torch.tensor([sums.get(name, 0.0) for name in names], dtype=torch.float64, device=fabric.device)
+        local = torch.tensor([*sums.values()], dtype=torch.float64, device=fabric.device)
         total = fabric.all_reduce(local, reduce_op="sum")
         assert isinstance(total, torch.Tensor)
-        sums = dict(zip(names, total.tolist(), strict=True))
+        sums = dict(zip(sums, total.tolist(), strict=True))
     count = sums.pop("count")
     return {name: value / count for name, value in sums.items()}
 
 
-def _refuse(model: Model, task: Task, training: Training, world: int) -> None:
+def refuse(model: Model, task: Task, training: Training, world: int) -> None:
+    """ValueError for a training that this model, this task or this number of processes can't have."""
+    if training.input_noise and task.vocabulary is not None:
+        raise ValueError(f"input_noise is added to numbers, and {task.name} has tokens: leave input_noise out")
     if training.window is not None and not task.per_step:
         raise ValueError(
             f"window={training.window} (truncated BPTT) needs a target at every step, and {task.name} has one per "
@@ -245,7 +229,9 @@ def _refuse(model: Model, task: Task, training: Training, world: int) -> None:
 
 def _plan(model: Model, task: Task, training: Training) -> str:
     """A digest of what decides the result, to refuse resuming something else."""
-    decides = {k: v for k, v in asdict(training).items() if k not in ("save_every", "tensorboard")}
+    # a setting that stands at its default is left out: a run goes on after an update that brought a new one
+    usual = asdict(Training())
+    decides = {k: v for k, v in asdict(training).items() if k not in ("save_every", "tensorboard") and v != usual[k]}
     facts = {"model": model.spec.to_dict(), "task": task.name, "data": task.digest(), "training": decides}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

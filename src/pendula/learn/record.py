@@ -48,7 +48,9 @@ def read_resume(folder: Path, plan: str, model: nn.Module, optimiser: torch.opti
     """Put model and optimiser back. Errors: DataError if the file is damaged or of a run with another plan."""
     tensors, notes = read_tensors(folder / RESUME_FILE)
     if notes.get("plan") != plan:
-        raise DataError(f"{folder} was started with other settings: resume it with its own config, or use a new folder")
+        raise DataError(
+            f"{folder} was started with other settings or data: resume it with its own, or use a new folder"
+        )
     model.load_state_dict({name[6:]: t for name, t in tensors.items() if name.startswith("model/")})
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
@@ -57,6 +59,11 @@ def read_resume(folder: Path, plan: str, model: nn.Module, optimiser: torch.opti
             state.setdefault(int(index), {})[key] = tensor
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     return Progress(**json.loads(notes["progress"]))
+
+
+def where(folder: Path) -> Progress:
+    """Where the run of a folder is. Errors: DataError if its resume file is missing or damaged."""
+    return Progress(**json.loads(read_tensors(folder / RESUME_FILE)[1]["progress"]))
 
 
 class Record:

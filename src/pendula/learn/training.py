@@ -24,6 +24,10 @@ class Interrupted(KeyboardInterrupt):
     """The run was asked to stop, and has saved where it was."""
 
 
+class OutOfTime(Interrupted):
+    """The run has reached its deadline, and has saved where it was."""
+
+
 @dataclass(frozen=True)
 class Training:
     """How a model is trained.
@@ -45,6 +49,7 @@ class Training:
         input_noise: standard deviation of the Gaussian noise added to the inputs (in their units) while training.
         rule: bptt, backpropagation through time.
         window: steps that the gradient runs through (truncated bptt); the whole sequence when null.
+        select: which weights are kept and tested: best by the validation metric, or those of the last epoch.
         patience: stop after this many epochs without a better validation metric; never when null.
         save_every: optimiser batches between two resume files inside an epoch; only at its end when null.
         seed: draws the starting weights, the order of the data, the dropout and the noise.
@@ -69,6 +74,7 @@ class Training:
     input_noise: float = 0.0
     rule: Literal["bptt"] = "bptt"
     window: int | None = None
+    select: Literal["best", "last"] = "best"
     patience: int | None = None
     save_every: int | None = None
     seed: int = 0
@@ -86,6 +92,11 @@ class Training:
         positive_int("warmup_steps", self.warmup_steps, least=0)
         positive_int("seed", self.seed, least=0)
         one_of("optimiser", self.optimiser, OPTIMISERS)
+        one_of("select", self.select, ("best", "last"))
+        if self.select == "last" and self.patience is not None:
+            raise ValueError(
+                'select="last" keeps the weights of the last epoch, and patience waits for better ones: drop one'
+            )
         one_of("schedule", self.schedule, SCHEDULES)
         one_of("rule", self.rule, ("bptt",))
         one_of("accelerator", self.accelerator, ("auto", "cpu", "cuda", "mps"))

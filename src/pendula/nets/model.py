@@ -11,6 +11,7 @@ from torch.nn.functional import linear
 
 from pendula import _check
 from pendula.cells import State
+from pendula.nets.embedding import Embedding
 from pendula.nets.layers import LAYERS
 from pendula.nets.recurrent import Recurrent
 from pendula.nets.scan import BACKENDS
@@ -20,14 +21,17 @@ from pendula.nets.spec import INPUT, ModelSpec
 class Model(nn.Module):
     """Recurrent layers and a linear read-out, as a `ModelSpec` says.
 
-    Shapes: input (T, B, I); output (B, C), or (T, B, C) when the spec pools "steps"; state: a dict from the names of
-    the nodes to the states of their layers.
+    Shapes: input (T, B, I), or token ids (T, B) where the spec has a vocabulary; output (B, C), or (T, B, C) when the
+    spec pools "steps"; state: a dict from the names of the nodes to the states of their layers.
 
     >>> from pendula.nets.spec import Node
     >>> model = Model(ModelSpec(3, 2, (Node("CoRNN", 8),)))
     >>> logits, state = model(torch.zeros(5, 4, 3))
     >>> logits.shape, state["layer0"].y.shape
     (torch.Size([4, 2]), torch.Size([1, 4, 8]))
+    >>> reader = Model(ModelSpec(3, 2, (Node("CoRNN", 8),), vocabulary=100))
+    >>> reader(torch.tensor([[7, 99], [12, 0]]), lengths=[2, 1])[0].shape
+    torch.Size([2, 2])
     """
 
     def __init__(self, spec: ModelSpec, *, backend: str = "auto", device: Any = None, dtype: Any = None) -> None:
@@ -37,6 +41,10 @@ class Model(nn.Module):
         if spec.standardise:
             self.register_buffer("input_mean", torch.zeros(spec.input_size, **place))
             self.register_buffer("input_scale", torch.ones(spec.input_size, **place))
+        self.embedding = None
+        if spec.vocabulary is not None:
+            drops = {"dropout": spec.embedding_dropout, "token_dropout": spec.token_dropout}
+            self.embedding = Embedding(spec.vocabulary, spec.input_size, **drops, **place)
         layers: dict[str, Recurrent] = {}
         sizes = {INPUT: spec.input_size}
         for node in spec.nodes:
@@ -76,13 +84,14 @@ class Model(nn.Module):
         timespans: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, State]]:
         """Predictions and final states; `lengths` and `timespans` as in `pendula.Recurrent`."""
-        _check.sequence_input(input, self.spec.input_size, self.readout.weight)
+        if self.embedding is None:
+            _check.sequence_input(input, self.spec.input_size, self.readout.weight)
         if state is not None:
             _check.known_keys("state", state, list(self.layers))
             missing = [name for name in self.layers if name not in state]
             if missing:
                 raise ValueError(f"state lacks {', '.join(missing)}: give the state as the model returned it")
-        x = input
+        x = input if self.embedding is None else self.embedding(input)
         if self.spec.standardise:
             x = (x - self.get_buffer("input_mean")) / self.get_buffer("input_scale")
         if lengths is not None:

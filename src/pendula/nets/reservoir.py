@@ -62,6 +62,8 @@ class Reservoir:
                 f"washout drops steps of a read-out at every step, but the spec pools {spec.pool!r}: "
                 "take washout=0, or pool='steps'"
             )
+        if spec.vocabulary is not None:
+            raise ValueError("a reservoir reads numbers, not tokens: embed them first, and leave vocabulary out")
         self.model = Model(spec, backend=backend, device=device, dtype=dtype).eval()
         self.model.layers.requires_grad_(False)
 

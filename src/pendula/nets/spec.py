@@ -17,6 +17,7 @@ from pendula.cells import CELLS
 POOLS = ("last", "mean", "steps")
 MERGES = ("concat", "sum")
 INPUT = "input"
+TOKEN_DROPOUTS = ("embedding_dropout", "token_dropout")
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,17 @@ class ModelSpec:
     """A whole model: standardise, run the nodes in order, pool over time, read out linearly.
 
     Args:
-        input_size: I, features of the input.
+        input_size: I, features of the input; with a vocabulary, numbers per token (the size of the embedding).
         output_size: C, numbers per prediction: classes, or regression targets.
         nodes: the layers, each after those it reads; the last one is read out.
         pool: what the read-out sees: "last" (the output at each sequence's last step; for two directions the last
             of each), "mean" (over the valid steps) or "steps" (a prediction at every step).
         standardise: whether the model subtracts a mean and divides by a scale per feature, kept with its weights.
         labels: names of the classes, if there are any.
+        vocabulary: V, for text: the input is token ids (T, B), int64, from 0 (padding) to V - 1, and a trained table
+            with a row of `input_size` numbers per token stands before the nodes.
+        embedding_dropout: probability that a column of that table is dropped, one mask per sequence.
+        token_dropout: probability that a token's whole row is dropped, one mask per batch.
 
     >>> spec = ModelSpec(9, 2, (Node("CoRNN", 64, physics={"dt": 0.1}),))
     >>> ModelSpec.from_dict(spec.to_dict()) == spec
@@ -88,11 +93,15 @@ class ModelSpec:
     pool: str = "last"
     standardise: bool = False
     labels: tuple[str, ...] | None = None
+    vocabulary: int | None = None
+    embedding_dropout: float = 0.0
+    token_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         _check.positive_int("input_size", self.input_size)
         _check.positive_int("output_size", self.output_size)
         _check.one_of("pool", self.pool, POOLS)
+        self._check_tokens()
         if not self.nodes:
             raise ValueError("nodes must hold at least one layer, got none")
         if self.labels is not None:
@@ -119,9 +128,25 @@ class ModelSpec:
             seen.append(name)
         object.__setattr__(self, "nodes", tuple(named))
 
+    def _check_tokens(self) -> None:
+        for name in TOKEN_DROPOUTS:
+            if _check.probability(name, getattr(self, name)) and self.vocabulary is None:
+                raise ValueError(f"{name} drops from an embedding of tokens, and there is none without a vocabulary")
+        if self.vocabulary is None:
+            return
+        # padding, and something to tell apart from it
+        _check.positive_int("vocabulary", self.vocabulary, least=2)
+        if self.standardise:
+            raise ValueError("standardise=True scales numbers, and a vocabulary makes the input tokens: leave one out")
+
     def to_dict(self) -> dict[str, Any]:
         """Numbers, words, lists and dicts only: what JSON and TOML can hold."""
-        return cast(dict[str, Any], _listed(asdict(self)))
+        data = cast(dict[str, Any], _listed(asdict(self)))
+        if self.vocabulary is None:
+            # as it was before there were tokens: runs that are under way compare specs
+            for name in TOKEN_DROPOUTS:
+                del data[name]
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelSpec:

@@ -16,16 +16,16 @@ from pendula._check import DataError, did_you_mean, one_of, positive_int
 from pendula.tasks.chance import generator_for
 
 PARTS = ("train", "validation", "test")
-TARGETS = ("classes", "binary", "values")
+TARGETS = ("classes", "binary", "values", "bits")
 
 
 @dataclass(frozen=True)
 class Batch:
     """Some sequences, padded.
 
-    x (T, B, I); y (B,) class indices or (B, C) values, with a leading T where there is a target at every step;
-    lengths (B,) or None when all are T long; timespans (T, B) or None; share: what this batch weighs in the mean
-    loss of the step when several processes work on one batch (1 when alone).
+    x (T, B, I), or token ids (T, B), int64; y (B,) class indices or (B, C) values, with a leading T where there is a
+    target at every step; lengths (B,) or None when all are T long; timespans (T, B) or None; share: what this batch
+    weighs in the mean loss of the step when several processes work on one batch (1 when alone).
     """
 
     x: Tensor
@@ -48,8 +48,10 @@ class Batch:
 class Sequences:
     """A part of a stored data set, flat: sequence i is ``flat[offsets[i]:offsets[i + 1]]``.
 
-    flat (S, I) float32; offsets (N + 1,) int64; y (N,) int64 or (N, C) float32, or (S,) / (S, C) for targets at
-    every step; timespans (S,) float32 or None; names: what each sequence is called, for predictions.
+    flat (S, I) float32, or (S,) whole numbers, which are token ids, 0 for padding; offsets (N + 1,) int64; y (N,) int64
+    or (N, C) float32, or (S,) / (S, C) for targets at every step; timespans (S,) float32 or None; names: what each
+    sequence is called, for predictions; reads_padding: batches do not tell their lengths, so that a model runs on
+    through the padding (one target per sequence only); what it says then depends on the longest sequence of a batch.
     """
 
     flat: Tensor
@@ -57,13 +59,14 @@ class Sequences:
     y: Tensor
     timespans: Tensor | None = None
     names: tuple[str, ...] | None = None
+    reads_padding: bool = False
 
     @classmethod
     def stacked(cls, x: Tensor, y: Tensor) -> Sequences:
-        """From (N, T, I) of equal lengths."""
-        count, steps, features = x.shape
-        flat = x.reshape(count * steps, features)
-        return cls(flat.to(torch.float32), torch.arange(count + 1) * steps, y)
+        """From (N, T, I), or tokens (N, T), of equal lengths."""
+        count, steps = x.shape[:2]
+        flat = x.reshape(count * steps, *x.shape[2:])
+        return cls(flat.to(torch.float32) if x.dim() == 3 else flat, torch.arange(count + 1) * steps, y)
 
     def __len__(self) -> int:
         return self.offsets.shape[0] - 1
@@ -80,7 +83,8 @@ class Sequences:
         per_step = self.y.shape[0] == self.flat.shape[0] and self.y.shape[0] != len(self)
         spans = None if self.timespans is None else self.timespans[rows]
         names = None if self.names is None else tuple(self.names[i] for i in index.tolist())
-        return Sequences(self.flat[rows], offsets, self.y[rows if per_step else index], spans, names)
+        y = self.y[rows if per_step else index]
+        return Sequences(self.flat[rows], offsets, y, spans, names, self.reads_padding)
 
     def batch(self, index: Tensor, *, per_step: bool) -> Batch:
         """Time-major, padded with zeros to the longest."""
@@ -101,20 +105,23 @@ class Sequences:
         spans = None
         if self.timespans is not None:
             spans = self.timespans[rows].masked_fill(~valid, 1)
-        return Batch(over_time(self.flat), y, lengths if padded else None, spans)
+        x = over_time(self.flat)
+        return Batch(x if x.dim() == 3 else x.long(), y, lengths if padded and not self.reads_padding else None, spans)
 
 
 class Task(ABC):
     """Data, loss and metric of one problem.
 
     Attributes:
-        input_size: I, features per step.
+        input_size: I, features per step; 1 for tokens.
         output_size: C, numbers per prediction; 1 for two classes told apart by log-odds ("binary").
-        target: "classes", "binary" or "values".
+        target: "classes", "binary", "values" or "bits" (C coins of their own, each with its log-odds).
         per_step: whether there is a target at every step.
         labels: names of the classes, or None.
         provenance: where the data comes from and whether it is exact, in a sentence.
         irregular: whether the sequences come with timespans.
+        vocabulary: how many tokens there are, padding included, where the inputs are token ids; else None.
+        baseline: the loss without memory (the best constant prediction, say), where it is known.
         notes: what was found while reading (missing values, irregular times), a sentence each.
     """
 
@@ -129,6 +136,8 @@ class Task(ABC):
     notes: Sequence[str] = ()
     standardise: bool = False
     irregular: bool = False
+    vocabulary: int | None = None
+    baseline: float | None = None
 
     @abstractmethod
     def size(self, part: str) -> int:
@@ -186,7 +195,7 @@ class Task(ABC):
         return len(index)
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
-        """Mean over the targets: cross-entropy (nats), or squared error."""
+        """Mean over the targets: cross-entropy (nats; of bits summed over the C of a target), or squared error."""
         return self.measures(output, batch)["loss"] / self.count(batch)
 
     def count(self, batch: Batch) -> int:
@@ -205,6 +214,9 @@ class Task(ABC):
             output, y = output.flatten(0, 1), y.flatten(0, 1)
         if self.target == "values":
             return {"loss": (output - y.reshape(output.shape)).square().mean(-1).sum()}
+        if self.target == "bits":
+            bits = y.reshape(output.shape).to(output.dtype)
+            return {"loss": functional.binary_cross_entropy_with_logits(output, bits, reduction="sum")}
         if self.target == "binary":
             logit = output.squeeze(-1)
             loss = functional.binary_cross_entropy_with_logits(logit, y.to(logit.dtype), reduction="sum")
@@ -215,7 +227,7 @@ class Task(ABC):
     @property
     def selects(self) -> tuple[str, bool]:
         """The validation metric that picks the best epoch, and whether more is better."""
-        return ("loss", False) if self.target == "values" else ("accuracy", True)
+        return ("loss", False) if self.target in ("values", "bits") else ("accuracy", True)
 
 
 class StoredTask(Task):
@@ -223,7 +235,7 @@ class StoredTask(Task):
 
     def __init__(self, parts: dict[str, Sequences]) -> None:
         self.parts = parts
-        self.input_size = parts["train"].flat.shape[1]
+        self.input_size = parts["train"].flat[:1].numel()
         self.irregular = any(sequences.timespans is not None for sequences in parts.values())
 
     def size(self, part: str) -> int:

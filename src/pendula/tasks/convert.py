@@ -80,6 +80,11 @@ def verify_har(arrays: Mapping[str, NDArray[Any]], facts: HarFacts = PUBLISHED) 
     return None
 
 
+def wrong_har(path: Path, facts: HarFacts = PUBLISHED) -> str | None:
+    """What is wrong with a file, in words; None if its content is the published one. Errors: DataError if not npz."""
+    return verify_har(read_npz(path), facts)
+
+
 def convert_har(archive: Path, target: Path, facts: HarFacts = PUBLISHED) -> Path:
     """Write `target` (npz) from the UCI archive, whole or not at all, once its content is verified.
 
@@ -100,17 +105,21 @@ def convert_har(archive: Path, target: Path, facts: HarFacts = PUBLISHED) -> Pat
     wrong = verify_har(arrays, facts)
     if wrong:
         raise DataError(f"{archive} (SHA-256 {taken}) is not the published UCI HAR data: {wrong}; nothing was written")
+    write_npz(target, {"archive_sha256": taken, "channels": CHANNELS, "classes": ACTIVITIES, **arrays})
+    return target
+
+
+def write_npz(target: Path, content: Mapping[str, Any]) -> None:
+    """Write arrays as a compressed npz file, whole or not at all. Errors: DataError if it cannot be written."""
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        with open(part, "wb") as file_out:
-            content: dict[str, Any] = {"archive_sha256": taken, "channels": CHANNELS, "classes": ACTIVITIES, **arrays}
-            numpy.savez_compressed(file_out, **content)
+        with open(part, "wb") as file:
+            numpy.savez_compressed(file, **content)
         os.replace(part, target)
     except OSError as error:
         raise DataError(f"{target} could not be written: {error.strerror}") from error
     finally:
         part.unlink(missing_ok=True)
-    return target
 
 
 def read_har(path: Path, reconstruction: str, facts: HarFacts = PUBLISHED) -> tuple[dict[str, NDArray[Any]], str]:

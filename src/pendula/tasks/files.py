@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from pendula._check import DataError, one_of, positive_int
 from pendula.tasks.base import PARTS, Sequences, StoredTask
 from pendula.tasks.chance import generator_for
+from pendula.tasks.findings import doubts, sizes, spacing, targets
 from pendula.tasks.formats import read
 from pendula.tasks.samples import even, filled, gaps_of, means, median_of, spans
 from pendula.tasks.table import Columns, Floats, Integers, Table, numbers
@@ -23,11 +24,12 @@ HELD = 0.15
 
 
 class Files(StoredTask):
-    """Series from .csv, .parquet, .npz or .ts files, with a class or numbers for each series.
+    """Series from .csv, .parquet, .npz, .ts or .arff files, with a class or numbers for each series or step.
 
-    Tables are in long format, one row per sample; `pendula.tasks.formats.read` says which folders are read. Parts come
-    from the files or from a column. Where validation or test is absent, 15 % of the training series become it: whole
-    subjects where subjects are known, else some of each class where each has three series, else some at random.
+    Tables are in long format, one row per sample, or a file per series in a folder, labelled as
+    `pendula.tasks.folder.read_folder` says. Parts come from the files, from folders or from a column. Where validation
+    or test is absent, 15 % of the training series become it: whole subjects where subjects are known, else some of each
+    class where each has three series, else some at random.
     Time stamps that are not evenly spaced become `timespans`: differences divided by their median over the training
     part; the first sample of a series takes 1.
 
@@ -39,6 +41,7 @@ class Files(StoredTask):
         split_seed: draws the parts that the data does not have.
         target: "values" predicts numbers, "classes" classes, "auto" numbers where labels are floating point.
         standardise: whether a model on this task scales its inputs.
+        per_step: whether the column of labels has one for every step (.csv and .parquet), instead of one per series.
 
     Attributes:
         channels: their names, in the order of the input.
@@ -48,7 +51,7 @@ class Files(StoredTask):
     """
 
     name: ClassVar[str] = "files"
-    summary: ClassVar[str] = "your own series, from .csv, .parquet, .npz or .ts files"
+    summary: ClassVar[str] = "your own series, from .csv, .parquet, .npz, .ts or .arff files"
 
     def __init__(
         self,
@@ -62,15 +65,17 @@ class Files(StoredTask):
         split_seed: int = 0,
         target: str = "auto",
         standardise: bool = True,
+        per_step: bool = False,
     ) -> None:
         self.path, self.columns = str(path), Columns(id, time, label, subject, part)
         self.missing, self.standardise = one_of("missing", missing, MISSING), standardise
         self.split_seed = positive_int("split_seed", split_seed, least=0)
-        table = read(Path(path).expanduser(), self.columns)
+        self.per_step = per_step
+        table = read(Path(path).expanduser(), self.columns, per_step=per_step)
         self.channels, self.provenance = table.channels, f"your own data: {path}"
         y, self.labels = _targets(table, one_of("target", target, TARGETS), self.path)
         self.target, self.output_size = ("classes", len(self.labels)) if self.labels else ("values", y.shape[1])
-        rows, drawn = _parts(table, y if self.labels else None, self.split_seed, self.path)
+        rows, drawn = _parts(table, None if per_step or not self.labels else y, self.split_seed, self.path)
         train = numpy.isin(numpy.repeat(numpy.arange(len(table)), numpy.diff(table.offsets)), rows["train"])
         self.fill = means(table, table.values[train], self.path)
         values, holes = filled(table, self.missing, self.fill, self.path)
@@ -79,8 +84,13 @@ class Files(StoredTask):
         self.median_gap = None if gaps is None or even(table, gaps, self.gap) else self.gap
         whole = _sequences(table, values, torch.from_numpy(y), gaps, self.median_gap)
         super().__init__({part: whole.take(torch.from_numpy(rows[part])) for part in PARTS})
-        found = (_size(table), _spacing(gaps, self.gap, self.median_gap))
-        self.notes = (*found, *holes, *drawn, *_warnings(self, table, rows))
+        said = (
+            sizes(table),
+            spacing(table, gaps, self.gap, self.median_gap),
+            targets(y, self.labels, per_step=per_step),
+        )
+        self.dated = None if table.times is None else table.dated
+        self.notes = (*said, *holes, *drawn, *doubts(table, rows, y, self.labels, per_step=per_step), *table.notes)
 
     def description(self) -> dict[str, Any]:
         """What `read_unlabelled` needs to read other series the same way, as plain data."""
@@ -96,10 +106,14 @@ class Files(StoredTask):
             "fill": self.fill.tolist(),
             "gap": self.gap,
             "median_gap": self.median_gap,
+            "dated": self.dated,
+            "per_step": self.per_step,
         }
 
 
-def read_unlabelled(path: str | Path, description: Mapping[str, Any]) -> Sequences:
+def read_unlabelled(
+    path: str | Path, description: Mapping[str, Any], say: Callable[[str], None] | None = None
+) -> Sequences:
     """Series to predict, read as the training data were; a label is not needed and not looked at, y is zero.
 
     A .csv or .parquet file without a column of series ids is one series, named after the file.
@@ -107,10 +121,13 @@ def read_unlabelled(path: str | Path, description: Mapping[str, Any]) -> Sequenc
     Args:
         path: a file or a folder.
         description: what `Files.description` gave.
+        say: is told what was filled or not read, a sentence each.
 
     Errors: DataError as for `Files`; also where time stamps are absent or spaced otherwise than in training.
     """
-    table, values, gaps = _as_in_training(path, description, labelled=False)
+    table, values, gaps, notes = _as_in_training(path, description, labelled=False)
+    for note in notes if say else ():
+        say(note)  # type: ignore[misc]
     return _sequences(table, values, torch.zeros(len(table), dtype=torch.int64), gaps, description["median_gap"])
 
 
@@ -123,6 +140,9 @@ class Labelled(StoredTask):
         labels: the classes that the model knows; None where it predicts numbers.
         part: where the data names parts, the one to take; all series otherwise.
 
+    Attributes:
+        entire: whether all series were taken.
+
     Errors: DataError as for `read_unlabelled`; also for a class that the model does not know.
     """
 
@@ -132,8 +152,9 @@ class Labelled(StoredTask):
     def __init__(
         self, path: str | Path, description: Mapping[str, Any], labels: tuple[str, ...] | None, part: str = "test"
     ) -> None:
-        table, values, gaps = _as_in_training(path, description, labelled=True)
+        table, values, gaps, self.notes = _as_in_training(path, description, labelled=True)
         self.labels, self.provenance = labels, f"your own data: {path}"
+        self.per_step = bool(description.get("per_step", False))
         if labels is None:
             self.target = "values"
             y = torch.from_numpy(numbers(table.labels, str(path)).astype(numpy.float32))
@@ -143,8 +164,10 @@ class Labelled(StoredTask):
             unknown = sorted(set(names) - set(labels))
             if unknown:
                 raise DataError(f"{path} has the class {unknown[0]!r}; the model knows {', '.join(labels)}")
-            y, self.output_size = torch.tensor([labels.index(name) for name in names]), len(labels)
+            place = {name: k for k, name in enumerate(labels)}
+            y, self.output_size = torch.tensor([place[name] for name in names]), len(labels)
         whole = _sequences(table, values, y, gaps, description["median_gap"])
+        self.entire = table.parts is None
         if table.parts is not None:
             rows = torch.tensor([k for k, own in enumerate(table.parts) if own == part], dtype=torch.int64)
             if not len(rows):
@@ -157,22 +180,28 @@ class Labelled(StoredTask):
 
 def _as_in_training(
     path: str | Path, description: Mapping[str, Any], *, labelled: bool
-) -> tuple[Table, Floats, Floats | None]:
-    """Series, their values without gaps, and the gaps in time."""
+) -> tuple[Table, Floats, Floats | None, tuple[str, ...]]:
+    """Series, their values without gaps, the gaps in time, and what was filled or not read."""
     needed = ("channels", "id", "time", "label", "subject", "part", "missing", "fill", "gap", "median_gap")
     absent = [key for key in needed if key not in description]
     if absent:
         raise DataError(f"the description of the training data lacks {', '.join(absent)}: train again to have it")
     columns = Columns(*(str(description[key]) for key in needed[1:6]))
-    table = read(Path(path).expanduser(), columns, labelled=labelled, channels=tuple(description["channels"]))
-    values, _ = filled(table, description["missing"], numpy.array(description["fill"], numpy.float64), path)
+    # a run of an earlier version does not say whether it had labels at every step, or dates
+    per_step, dated = bool(description.get("per_step", False)), description.get("dated")
+    channels = tuple(description["channels"])
+    table = read(Path(path).expanduser(), columns, labelled=labelled, per_step=per_step, channels=channels)
+    if dated is not None and table.times is not None and table.dated != dated:
+        kinds = ("dates", "numbers") if table.dated else ("numbers", "dates")
+        raise DataError(f"{path} has {kinds[0]} as times, the training data had {kinds[1]}: give it the same")
+    values, holes = filled(table, description["missing"], numpy.array(description["fill"], numpy.float64), path)
     gaps, gap, median_gap = gaps_of(table), description["gap"], description["median_gap"]
     if median_gap is not None and gaps is None:
         raise DataError(f"{path} has no time stamps, the training data had uneven ones: add a column {columns.time!r}")
     if median_gap is None and gap is not None and gaps is not None and not even(table, gaps, gap):
         low, high = numpy.nanmin(gaps), numpy.nanmax(gaps)
         raise DataError(f"{path} has samples {low:g} to {high:g} apart, in training all were {gap:g} apart: resample")
-    return table, values, gaps
+    return table, values, gaps, (*holes, *table.notes)
 
 
 def _sequences(table: Table, values: Floats, y: Tensor, gaps: Floats | None, median_gap: float | None) -> Sequences:
@@ -193,7 +222,8 @@ def _targets(table: Table, target: str, path: str) -> tuple[numpy.ndarray[Any, A
     if len(found) < 2:
         raise DataError(f"{path} has one class only, {found[0]!r}: telling classes apart needs two")
     classes = table.classes or tuple(found)
-    return numpy.array([classes.index(name) for name in labels or ()], numpy.int64), classes
+    place = {name: k for k, name in enumerate(classes)}
+    return numpy.array([place[name] for name in labels or ()], numpy.int64), classes
 
 
 def _names(labels: Any) -> tuple[str, ...]:
@@ -217,7 +247,7 @@ def _parts(table: Table, y: Integers | None, seed: int, path: str) -> tuple[dict
     if "train" in wanted:
         raise DataError(f"{path} has no series in train: training needs some")
     if not wanted:
-        return parts, ()
+        return parts, (f"series: {_counted(parts)}",)
     units, groups, how = _units(table, parts["train"], y)
     if min(map(len, groups)) <= len(wanted):
         raise DataError(
@@ -232,8 +262,11 @@ def _parts(table: Table, y: Integers | None, seed: int, path: str) -> tuple[dict
             taken[part] += order[k * each : (k + 1) * each]
         taken["train"] += order[len(wanted) * each :]
     parts |= {part: numpy.sort(numpy.concatenate([units[k] for k in chosen])) for part, chosen in taken.items()}
-    sizes = ", ".join(f"{len(parts[part])} {part}" for part in PARTS)
-    return parts, (f"series: {sizes}; {' and '.join(wanted)} drawn from train by split_seed {seed}, {how}",)
+    return parts, (f"series: {_counted(parts)}; {' and '.join(wanted)} drawn from train by split_seed {seed}, {how}",)
+
+
+def _counted(parts: Mapping[str, Integers]) -> str:
+    return ", ".join(f"{len(parts[part])} {part}" for part in PARTS)
 
 
 def _units(table: Table, pool: Integers, y: Integers | None) -> tuple[list[Integers], list[list[int]], str]:
@@ -248,33 +281,3 @@ def _units(table: Table, pool: Integers, y: Integers | None) -> tuple[list[Integ
         if min(map(len, by_class)) >= 3:
             return units, by_class, "some of each class"
     return units, [list(range(len(units)))], "at random"
-
-
-def _size(table: Table) -> str:
-    lengths = numpy.diff(table.offsets)
-    low, high = int(lengths.min()), int(lengths.max())
-    long = str(low) if low == high else f"{low} to {high}"
-    return f"{len(table)} series of {long} samples and {len(table.channels)} channel{'s' * (len(table.channels) > 1)}"
-
-
-def _spacing(gaps: Floats | None, gap: float | None, median_gap: float | None) -> str:
-    if gaps is None or gap is None:
-        return "no time stamps: samples are taken as they stand, evenly spaced"
-    if median_gap is None:
-        return f"time stamps are regular, {gap:g} apart"
-    low, high = numpy.nanmin(gaps), numpy.nanmax(gaps)
-    return f"time stamps are irregular, {low:g} to {high:g} apart; the median in training, {gap:g}, counts as 1"
-
-
-def _warnings(task: Files, table: Table, parts: dict[str, Integers]) -> list[str]:
-    said = []
-    if task.labels:
-        present = set(task.part("train").y.tolist())
-        absent = [name for k, name in enumerate(task.labels) if k not in present]
-        said += [f"no series of the training part is of class {name!r}" for name in absent]
-    if table.subjects is not None:
-        subjects = {part: {table.subjects[i] for i in rows} for part, rows in parts.items()}
-        for part in ("validation", "test"):
-            both = sorted(subjects["train"] & subjects[part])
-            said += [f"{len(both)} subjects are in both train and {part}, {both[0]!r} for one"] if both else []
-    return said

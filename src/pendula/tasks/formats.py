@@ -1,4 +1,4 @@
-"""From a file or a folder to one table of series: .npz, .ts, .csv and .parquet."""
+"""From a file or a folder to one table of series: .npz, .ts, .arff, .csv and .parquet."""
 
 from __future__ import annotations
 
@@ -11,100 +11,82 @@ import numpy
 from numpy.typing import NDArray
 
 from pendula._check import DataError, did_you_mean
+from pendula.tasks.arff import read_arff
+from pendula.tasks.folder import Listing, read_folder
 from pendula.tasks.longform import LONG, read_long
-from pendula.tasks.table import PART_NAMES, Columns, Floats, Table, joined, part_of, read_npz
+from pendula.tasks.table import PART_NAMES, Columns, Floats, Table, Wanted, joined, part_of, read_npz
 from pendula.tasks.uea import read_ts
 
-FORMATS = (".npz", ".ts", *LONG)
+PUBLISHED = {".ts": read_ts, ".arff": read_arff}
+FORMATS = (".npz", *PUBLISHED, *LONG)
+SHEETS = (".xlsx", ".xls", ".ods")
 
 
-def read(path: Path, columns: Columns, *, labelled: bool = True, channels: tuple[str, ...] | None = None) -> Table:
+def read(
+    path: Path,
+    columns: Columns,
+    *,
+    labelled: bool = True,
+    per_step: bool = False,
+    channels: tuple[str, ...] | None = None,
+) -> Table:
     """The series of a file, or of a folder of files.
 
-    A folder holds ``*_TRAIN.ts`` and ``*_TEST.ts``; or files called train, validation and test; or one folder per class
-    with a .csv or .parquet file per series; or such files, each one series unless it has a column of series ids.
+    A folder holds ``*_TRAIN.ts`` and ``*_TEST.ts`` (else .arff); or files called train, validation and test; or what
+    `pendula.tasks.folder.read_folder` reads: a .csv or .parquet file per series.
 
     Args:
         path: the file or folder.
         columns: what the columns of .csv and .parquet files are called.
         labelled: whether labels (and parts) are needed; without, a file without series ids is one series.
+        per_step: whether there is a label at every step instead of one per series.
         channels: the channels to take, in this order; None takes all.
 
     Errors: DataError naming the file, the place in it, what was found and what is needed.
     """
     if not path.exists():
         raise DataError(f"{path} does not exist: give a file ({', '.join(FORMATS)}) or a folder of such files")
-    table = (_folder if path.is_dir() else _file)(path, columns, labelled, channels)
+    wanted = Wanted(columns, labelled, per_step, channels)
+    table = (_folder if path.is_dir() else _file)(path, wanted)
     return table if channels is None else table.select(channels, path)
 
 
-def _file(
-    path: Path, columns: Columns, labelled: bool, channels: tuple[str, ...] | None, *, alone: bool = True
-) -> Table:
-    """`alone`: the file is all there is, so that for training it needs a column of series ids."""
+def _file(path: Path, wanted: Wanted) -> Table:
     if not os.access(path, os.R_OK):
         raise DataError(f"{path} may not be read: give yourself the right to read it")
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty: needed are series")
-    match path.suffix.lower():
+    suffix, labelled = path.suffix.lower(), wanted.labelled
+    if labelled and wanted.per_step and suffix in FORMATS and suffix not in LONG:
+        raise DataError(f"{path} has one label per series: per_step=true needs {' or '.join(LONG)}")
+    match suffix:
         case ".npz":
             return _npz(path, labelled)
-        case ".ts":
-            return read_ts(path, labelled=labelled)
+        case suffix if suffix in PUBLISHED:
+            return PUBLISHED[suffix](path, labelled=labelled)
         case suffix if suffix in LONG:
-            series = None if labelled and alone else path.stem
-            return read_long(path, columns, labelled=labelled, channels=channels, series=series)
-    raise DataError(
-        f"{path} is of a kind that is not read{did_you_mean(path.suffix, FORMATS)}: "
-        f"needed is one of {', '.join(FORMATS)}"
-    )
+            return read_long(path, wanted, series=None if labelled else path.stem)
+    hint = "; save the sheet as .csv" if suffix in SHEETS else ""
+    raise DataError(f"{path} is of a kind that is not read: needed is one of {', '.join(FORMATS)}{hint}")
 
 
-def _folder(path: Path, columns: Columns, labelled: bool, channels: tuple[str, ...] | None) -> Table:
-    inside = sorted(p for p in path.iterdir() if not p.name.startswith((".", "__")))
-    files = [p for p in inside if p.is_file() and p.suffix.lower() in FORMATS]
-    below = [p for p in inside if p.is_dir()]
-    halves = [(p, p.stem.rpartition("_")[2].lower()) for p in files if p.suffix.lower() == ".ts"]
+def _folder(path: Path, wanted: Wanted) -> Table:
+    here = Listing.of(path, FORMATS)
+    if any(p.suffix.lower() == ".ts" for p in here.files):
+        # the archives hand out the same series as .arff too
+        here = Listing.of(path, tuple(suffix for suffix in FORMATS if suffix != ".arff"))
+    halves = [(p, p.stem.rpartition("_")[2].lower()) for p in here.files if p.suffix.lower() in PUBLISHED]
     halves = [(p, half) for p, half in halves if half in ("train", "test")]
-    parts = halves or [(p, p.stem.lower()) for p in files if p.stem.lower() in PART_NAMES]
-    rows = [p for p in files if p.suffix.lower() in LONG]
-    # whatever is read, nothing that could be data is passed over in silence
-    read_now = [p for p, _ in parts] or rows
-    holding = [p for p in below if any(f.suffix.lower() in FORMATS for f in p.iterdir())]
-    spare = [p.name for p in [*files, *holding] if p not in read_now] if read_now else []
-    if spare:
-        raise DataError(
-            f"{path} holds {', '.join(p.name for p in read_now[:4])}, which would be read, and {', '.join(spare[:4])}, "
-            "which would not: move one kind elsewhere, or give a file as the path"
-        )
-    if parts:
-        return _by_part(path, parts, columns, labelled, channels)
-    if rows:
-        return joined([(p, _file(p, columns, labelled, channels, alone=False)) for p in rows])
-    classes = [(p, sorted(f for f in p.iterdir() if f.suffix.lower() in LONG)) for p in below]
-    classes = [(p, found) for p, found in classes if found]
-    if not classes:
-        raise DataError(
-            f"{path} holds {', '.join(p.name for p in inside[:8]) or 'nothing'}: needed are *_TRAIN.ts and *_TEST.ts, "
-            "files called train, validation and test, .csv or .parquet files, or a folder of them for each class"
-        )
-    tables = []
-    for folder, found in classes:
-        if labelled and folder.name.lower() in PART_NAMES:
-            raise DataError(
-                f"{folder} would be a class of that name: folders are classes; give parts as files ({folder.name}.csv) "
-                f"or as a column {columns.part!r}"
-            )
-        for file in found:
-            label = folder.name if labelled else None
-            options: dict[str, Any] = {"labelled": labelled, "channels": channels, "series": file.stem, "label": label}
-            tables.append((file, read_long(file, columns, **options)))
-    return joined(tables)
+    # a series to predict may be called test
+    named = [p for p in here.files if wanted.labelled or p.suffix.lower() not in LONG]
+    parts = halves or [(p, p.stem.lower()) for p in named if p.stem.lower() in PART_NAMES]
+    if not parts or here.labels is not None:
+        return read_folder(path, wanted, FORMATS)
+    here.refuse_spare([p for p, _ in parts])
+    return _by_part(path, parts, wanted)
 
 
-def _by_part(
-    path: Path, files: list[tuple[Path, str]], columns: Columns, labelled: bool, channels: tuple[str, ...] | None
-) -> Table:
+def _by_part(path: Path, files: list[tuple[Path, str]], wanted: Wanted) -> Table:
     tables: list[tuple[Path, Table]] = []
     seen: dict[str, Path] = {}
     for file, called in files:
@@ -112,11 +94,13 @@ def _by_part(
         if part in seen:
             raise DataError(f"{path} has two files for {part}, {seen[part].name} and {file.name}: keep one of them")
         seen[part] = file
-        table = _file(file, columns, labelled, channels)
+        table = _file(file, wanted)
         if table.parts is not None:
-            raise DataError(f"{file} has parts of its own and stands for {part}: drop the column {columns.part!r}")
-        tables.append((file, replace(table, parts=(part,) * len(table)) if labelled else table))
-    if labelled and "train" not in seen:
+            raise DataError(
+                f"{file} has parts of its own and stands for {part}: drop the column {wanted.columns.part!r}"
+            )
+        tables.append((file, replace(table, parts=(part,) * len(table)) if wanted.labelled else table))
+    if wanted.labelled and "train" not in seen:
         raise DataError(f"{path} has {', '.join(f.name for f in seen.values())} but no file for train: add one")
     return joined(tables)
 

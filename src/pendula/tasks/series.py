@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy
 import torch
 from torch import Tensor
 
-from pendula._check import one_of, positive_int
-from pendula.tasks.base import Sequences, StoredTask
-from pendula.tasks.chance import split
+from pendula._check import at_least_zero, one_of, positive_int
+from pendula.tasks.base import Batch, Sequences, StoredTask
+from pendula.tasks.chance import generator_for, split
 from pendula.tasks.convert import ACTIVITIES, PUBLISHED, HarFacts, read_har
-from pendula.tasks.store import SOURCES, fetch
+from pendula.tasks.sources import SOURCES
+from pendula.tasks.store import fetch
 
 VALIDATIONS = ("subjects", "windows")
+BODY = slice(0, 6)
+"""The channels without gravity: acceleration and turning of the body. The last three are the whole acceleration."""
 
 
 class HAR(StoredTask):
@@ -30,6 +36,11 @@ class HAR(StoredTask):
         validation_subjects: how many of the 21 training subjects are held out; unused for "windows".
         split_seed: draws what is held out.
         standardise: whether a model on this task scales its inputs.
+        rotate: standard deviation, in degrees, of a random rotation of the phone: each training window is turned about
+            an axis of its own, all three triads alike, anew in every epoch; 0 for none. Not in the papers.
+        compress: where positive, the six channels without gravity become asinh(value / compress), which shows the small
+            movements of a person who sits or stands beside those of one who walks. Not in the papers.
+        emphasis: what the compressed channels are multiplied with after standardising.
 
     Errors: DataError when ``uci_har/uci_har.npz`` is missing or not the published data.
     """
@@ -42,11 +53,18 @@ class HAR(StoredTask):
         validation_subjects: int = 2,
         split_seed: int = 0,
         standardise: bool = True,
+        rotate: float = 0.0,
+        compress: float = 0.0,
+        emphasis: float = 1.0,
     ) -> None:
         self.validation = one_of("validation", validation, VALIDATIONS)
         self.validation_subjects = positive_int("validation_subjects", validation_subjects)
         self.split_seed = positive_int("split_seed", split_seed, least=0)
         self.standardise = standardise
+        self.rotate, self.compress = at_least_zero("rotate", rotate), at_least_zero("compress", compress)
+        self.emphasis = at_least_zero("emphasis", emphasis)
+        if emphasis != 1 and not (compress and standardise and emphasis):
+            raise ValueError("emphasis is of compressed and standardised channels: set compress too, or leave it out")
         file = SOURCES["uci_har"].files[0]
         arrays, self.provenance = read_har(fetch(file.path), file.sha256, self.facts)
         # (N, T, I) and (N,) of each part
@@ -54,8 +72,34 @@ class HAR(StoredTask):
         subject = torch.from_numpy(arrays["subject_train"].astype(numpy.int64))
         kept, held = self._held_out(subject)
         parts = {"train": (x[kept], y[kept]), "validation": (x[held], y[held]), "test": test}
-        super().__init__({part: Sequences.stacked(*rows) for part, rows in parts.items()})
+        super().__init__({part: Sequences.stacked(self._compressed(x), y) for part, (x, y) in parts.items()})
         self.notes = self._notes(subject[held])
+
+    def rows(self, part: str, index: Tensor, seed: int, epoch: int) -> Batch:
+        batch = super().rows(part, index, seed, epoch)
+        if part != "train" or not self.rotate:
+            return batch
+        turns = rotations(self.rotate, [generator_for(seed, epoch, 1, int(i)) for i in index])
+        return replace(batch, x=self._compressed(turned(self._expanded(batch.x), turns)))
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        mean, scale = super().statistics()
+        scale[BODY] /= self.emphasis
+        return mean, scale
+
+    def _compressed(self, x: Tensor) -> Tensor:
+        if not self.compress:
+            return x
+        x = x.clone()
+        x[..., BODY] = torch.asinh(x[..., BODY] / self.compress)
+        return x
+
+    def _expanded(self, x: Tensor) -> Tensor:
+        if not self.compress:
+            return x
+        x = x.clone()
+        x[..., BODY] = torch.sinh(x[..., BODY]) * self.compress
+        return x
 
     def _held_out(self, subject: Tensor) -> list[Tensor]:
         if self.validation == "windows":
@@ -77,6 +121,21 @@ class HAR(StoredTask):
 
     def _target(self, activity: numpy.ndarray[tuple[int, ...], numpy.dtype[numpy.uint8]]) -> Tensor:
         return torch.from_numpy(activity.astype(numpy.int64))
+
+
+def rotations(degrees: float, generators: Sequence[torch.Generator]) -> Tensor:
+    """Rotation matrices (B, 3, 3) about uniform axes, by normal angles of this deviation (Rodrigues' formula)."""
+    drawn = torch.stack([torch.randn(4, generator=generator) for generator in generators])
+    axis = drawn[:, :3] / drawn[:, :3].norm(dim=1, keepdim=True)
+    angle = (drawn[:, 3] * math.pi / 180 * degrees)[:, None, None]
+    cross = torch.linalg.cross(axis.unsqueeze(1), torch.eye(3).expand(len(generators), 3, 3)).mT
+    return torch.eye(3) + torch.sin(angle) * cross + (1 - torch.cos(angle)) * (cross @ cross)
+
+
+def turned(x: Tensor, turns: Tensor) -> Tensor:
+    """Each triad of channels of x (T, B, 3 k) turned by the rotation (B, 3, 3) of its sequence."""
+    triads = x.unflatten(-1, (-1, 3))
+    return torch.einsum("bij,tbgj->tbgi", turns, triads).flatten(-2)
 
 
 class HAR2(HAR):

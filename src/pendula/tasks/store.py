@@ -1,45 +1,22 @@
-"""Data files: where they are, what they should be, and how to fetch them."""
+"""Data files: where they are, and how they are fetched and checked."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import re
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from pendula._check import DataError, did_you_mean
-from pendula.tasks.convert import PUBLISHED, HarFacts, convert_har, verify_har
+from pendula.tasks.archive_facts import NAMES
+from pendula.tasks.archive_files import FOLDER, archive_set
 from pendula.tasks.download import digest, download
-from pendula.tasks.table import read_npz
+from pendula.tasks.source import Source, Stored, archive_name
+from pendula.tasks.sources import SOURCES
 
 ENVIRONMENT = "PENDULA_DATA"
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A file: its path below the data folder, its SHA-256, its size in bytes, and where it can be downloaded."""
-
-    path: str
-    sha256: str
-    size: int
-    urls: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Source:
-    """A data set: its files and what has to be said about them.
-
-    archive: the address of an archive that the file is converted from, where the file itself cannot be downloaded.
-    """
-
-    name: str
-    summary: str
-    files: tuple[Stored, ...]
-    licence: str
-    citation: str
-    provenance: str
-    how_to_get: str
-    archive: str = ""
+# how the archives call their sets; sources of other kinds are lower case
+ARCHIVE_NAME = re.compile(r"[A-Z][\w-]*")
 
 
 class Row(NamedTuple):
@@ -49,43 +26,6 @@ class Row(NamedTuple):
     summary: str
     where: Path | None
     size: int
-
-
-def _mnist(file: str, size: int, sha256: str) -> Stored:
-    hosts = ("https://ossci-datasets.s3.amazonaws.com/mnist", "https://storage.googleapis.com/cvdf-datasets/mnist")
-    name = f"{file}-ubyte.gz"
-    return Stored(f"mnist/{name}", sha256, size, tuple(f"{host}/{name}" for host in hosts))
-
-
-_SOURCES = (
-    Source(
-        "mnist",
-        "60 000 + 10 000 handwritten digits of 28 x 28 pixels",
-        (
-            _mnist("train-images-idx3", 9912422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
-            _mnist("train-labels-idx1", 28881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
-            _mnist("t10k-images-idx3", 1648877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
-            _mnist("t10k-labels-idx1", 4542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
-        ),
-        "commonly stated as CC BY-SA 3.0",
-        "LeCun, Bottou, Bengio, Haffner, Gradient-based learning applied to document recognition, "
-        "Proc. IEEE 86(11), 1998",
-        "exact: the four published files",
-        "`pendula data get mnist` downloads four files",
-    ),
-    Source(
-        "uci_har",
-        "10 299 windows of 2.56 s from a phone at the waist, 9 channels at 50 Hz, six activities, 30 subjects",
-        (Stored("uci_har/uci_har.npz", "e5c23ebbd1dc0c41bd40baebdf66b5092c1e621b6565ee94eba96bcede6a883e", 24317594),),
-        "CC BY 4.0 by the UCI page; an older README of the authors says any commercial use is prohibited",
-        "Anguita, Ghio, Oneto, Parra, Reyes-Ortiz, A public domain dataset for human activity recognition using "
-        "smartphones, ESANN 2013",
-        "converted from the published text files, or reconstructed from the raw recordings; the file says which",
-        "`pendula data get uci_har` downloads the UCI archive and converts it",
-        "https://archive.ics.uci.edu/static/public/240/human+activity+recognition+using+smartphones.zip",
-    ),
-)
-SOURCES: dict[str, Source] = {source.name: source for source in _SOURCES}
 
 
 def cache() -> Path:
@@ -108,24 +48,28 @@ def folders() -> list[Path]:
     return [folder, cache()]
 
 
+def find(name: str) -> Path | None:
+    """The path of a data file, None where it is in none of the folders."""
+    return next((folder / name for folder in folders() if (folder / name).is_file()), None)
+
+
 def fetch(name: str) -> Path:
     """The path of a data file such as "mnist/t10k-labels-idx1-ubyte.gz". Never downloads.
 
     Errors: DataError, which says how to get it, when it is in none of the folders.
     """
-    found = _find(name)
+    found = find(name)
     if found is not None:
         return found
-    source = SOURCES.get(name.split("/")[0])
-    fetched = f"`pendula data get {source.name}` fetches it, or " if source else ""
-    raise DataError(f"{name} is missing: {fetched}{_by_hand(name)}")
+    raise DataError(f"{name} is missing: {_advice(name)}{_by_hand(name)}")
 
 
 def listing() -> list[Row]:
-    """Every known data set, and where it is."""
+    """Every known data set, and where it is; of the sets of the archives those that were looked at or are here."""
+    here_too = {path.stem for folder in folders() for path in (folder / FOLDER).glob("*.npz")} - set(SOURCES)
     rows = []
-    for source in SOURCES.values():
-        found = [_find(file.path) for file in source.files]
+    for source in [*SOURCES.values(), *(archive_set(name) for name in sorted(here_too))]:
+        found = [find(file.path) for file in source.files]
         here = [path for path in found if path is not None]
         complete = len(here) == len(found)
         size = sum(path.stat().st_size for path in here) if complete else sum(file.size for file in source.files)
@@ -133,38 +77,49 @@ def listing() -> list[Row]:
     return rows
 
 
-def get(
-    set_name: str, *, base_url: str | None = None, progress: bool = False, facts: HarFacts = PUBLISHED
-) -> list[Path]:
+def get(set_name: str, *, base_url: str | None = None, progress: bool = False) -> list[Path]:
     """Download the files of a set into the cache, each whole and verified or not at all; good ones are kept.
 
     Args:
-        set_name: a key of SOURCES.
+        set_name: a key of SOURCES, or the name of a set of the UCR or UEA archive.
         base_url: a mirror that has the files at base_url/<path>, asked instead of the published addresses.
         progress: show a bar on the terminal.
-        facts: what the content of a converted set has to be.
 
     Errors: DataError when a file cannot be downloaded or is not what it should be; nothing of it is kept then.
     """
     source = _source(set_name)
-    return [_get(source, file, base_url, progress, facts) for file in source.files]
+    return [_get(source, file, base_url, progress) for file in source.files]
 
 
-def check(set_name: str, *, facts: HarFacts = PUBLISHED) -> list[tuple[str, str]]:
+def check(set_name: str) -> list[tuple[str, str]]:
     """Each file of a set with "ok", "missing" or "damaged: ...", read and hashed anew."""
     source = _source(set_name)
-    found = [(file, _find(file.path)) for file in source.files]
-    return [(file.path, "missing" if path is None else _state(source, file, path, facts)) for file, path in found]
+    found = [(file, find(file.path)) for file in source.files]
+    return [(file.path, "missing" if path is None else _state(source, file, path)) for file, path in found]
 
 
 def _source(set_name: str) -> Source:
-    if set_name not in SOURCES:
-        raise DataError(f"no data set {set_name!r}{did_you_mean(set_name, SOURCES)}: there are {', '.join(SOURCES)}")
-    return SOURCES[set_name]
+    if set_name in SOURCES:
+        return SOURCES[set_name]
+    if ARCHIVE_NAME.fullmatch(set_name):
+        return archive_set(set_name)
+    raise DataError(
+        f"no data set {set_name!r}{did_you_mean(set_name, [*SOURCES, *NAMES])}: there are {', '.join(SOURCES)}, and "
+        "every set of the UCR and UEA archives by its name"
+    )
 
 
-def _find(name: str) -> Path | None:
-    return next((folder / name for folder in folders() if (folder / name).is_file()), None)
+def _advice(name: str) -> str:
+    path = PurePosixPath(name)
+    sources = list(SOURCES.values())
+    if path.parent.name == FOLDER and path.suffix == ".npz" and ARCHIVE_NAME.fullmatch(path.stem):
+        sources.append(archive_set(path.stem))
+    for source in sources:
+        for file in source.files:
+            if file.path == name:
+                fetched = f"`pendula data get {source.name}` fetches it, or "
+                return fetched if source.downloads(file) else f"{source.how_to_get}; "
+    return ""
 
 
 def _by_hand(name: str) -> str:
@@ -173,24 +128,24 @@ def _by_hand(name: str) -> str:
     return f"put {path.name} in {places}, or set {ENVIRONMENT} to a folder that has {name}"
 
 
-def _state(source: Source, file: Stored, path: Path, facts: HarFacts) -> str:
+def _state(source: Source, file: Stored, path: Path) -> str:
     got = digest(path)
     if got == file.sha256:
         return "ok"
-    wrong: str | None = f"SHA-256 {got}, expected {file.sha256}"
-    if source.archive:
-        try:
-            wrong = verify_har(read_npz(path), facts)
-        except DataError as error:
-            wrong = str(error)
-    return f"damaged: {wrong}" if wrong else "ok (converted from the UCI archive)"
+    if source.verify is None:
+        return f"damaged: SHA-256 {got}, expected {file.sha256}" if file.sha256 else "ok (no checksum is known)"
+    try:
+        wrong = source.verify(path)
+    except DataError as error:
+        wrong = str(error)
+    return f"damaged: {wrong}" if wrong else "ok (converted from the published archive)"
 
 
-def _get(source: Source, file: Stored, base_url: str | None, progress: bool, facts: HarFacts) -> Path:
+def _get(source: Source, file: Stored, base_url: str | None, progress: bool) -> Path:
     target = cache() / file.path
-    found = _find(file.path)
+    found = find(file.path)
     if found is not None:
-        state = _state(source, file, found, facts)
+        state = _state(source, file, found)
         if state.startswith("ok"):
             return found
         if found != target:
@@ -200,39 +155,50 @@ def _get(source: Source, file: Stored, base_url: str | None, progress: bool, fac
     except OSError as error:
         raise DataError(f"{target.parent} could not be made ({error.strerror}): set {ENVIRONMENT} instead") from error
     urls = file.urls if base_url is None else (f"{base_url.rstrip('/')}/{file.path}",)
-    failures = download(urls, target, file.sha256, progress=progress)
+    failures = download(urls, target, file.sha256 or None, progress=progress) if urls else []
     if urls and not failures:
-        return target
+        return _good(source, file, target, f"downloaded from {urls[0]}")
     if source.archive:
-        return _from_archive(source, file, target, base_url, progress, facts, failures)
-    said = "; ".join(failures)
+        return _from_archive(source, file, target, base_url, progress, failures)
+    said = "; ".join(failures or [source.how_to_get])
     raise DataError(f"{file.path} could not be downloaded; {said}; nothing was kept: {_by_hand(file.path)}")
 
 
 def _from_archive(
-    source: Source,
-    file: Stored,
-    target: Path,
-    base_url: str | None,
-    progress: bool,
-    facts: HarFacts,
-    failures: list[str],
+    source: Source, file: Stored, target: Path, base_url: str | None, progress: bool, failures: list[str]
 ) -> Path:
-    name = PurePosixPath(source.archive).name
-    beside = f"{source.name}/{name}"
-    by_hand = _find(beside)
-    if by_hand is not None:
-        return convert_har(by_hand, target, facts)
-    archive = target.with_name(name)
+    assert source.convert is not None
+    archives, fetched = [], []
     try:
-        url = source.archive if base_url is None else f"{base_url.rstrip('/')}/{beside}"
-        refused = download((url,), archive, None, progress=progress)
-        if refused:
-            raise DataError(
-                f"{file.path} could not be made; {'; '.join(failures + refused)}; nothing was kept: download "
-                f"{source.archive} elsewhere, put it in {target.parent} and get {source.name} again; "
-                f"or {_by_hand(file.path)}"
-            )
-        return convert_har(archive, target, facts)
+        for address in source.archive:
+            beside = str(PurePosixPath(file.path).with_name(archive_name(address)))
+            by_hand = find(beside)
+            if by_hand is None:
+                archive = target.with_name(archive_name(address))
+                fetched.append(archive)
+                url = address if base_url is None else f"{base_url.rstrip('/')}/{beside}"
+                refused = download((url,), archive, None, progress=progress) if "://" in url else [source.how_to_get]
+                if refused:
+                    raise DataError(_no_archive(file, address, target.parent, source.name, failures + refused))
+            archives.append(by_hand or archive)
+        source.convert(*archives, target)
     finally:
-        archive.unlink(missing_ok=True)
+        for archive in fetched:
+            archive.unlink(missing_ok=True)
+    return _good(source, file, target, f"made from {', '.join(source.archive)}")
+
+
+def _good(source: Source, file: Stored, target: Path, origin: str) -> Path:
+    state = _state(source, file, target)
+    if not state.startswith("ok"):
+        target.unlink()
+        raise DataError(f"{file.path}, {origin}, is {state}; nothing was kept")
+    return target
+
+
+def _no_archive(file: Stored, address: str, folder: Path, name: str, failures: list[str]) -> str:
+    elsewhere = f"download {address} elsewhere, put it" if "://" in address else f"put {address}"
+    return (
+        f"{file.path} could not be made; {'; '.join(failures)}; nothing was kept: {elsewhere} in {folder} and get "
+        f"{name} again; or {_by_hand(file.path)}"
+    )

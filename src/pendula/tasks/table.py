@@ -35,12 +35,27 @@ class Columns:
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What a reader shall take.
+
+    labelled: whether labels (and parts) are needed; without, a file without series ids is one series. per_step: whether
+    there is a label at every step instead of one per series. channels: those to take, in this order; None takes all.
+    """
+
+    columns: Columns
+    labelled: bool = True
+    per_step: bool = False
+    channels: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Table:
     """N series of I channels, flat: series i is ``values[offsets[i]:offsets[i + 1]]``.
 
     values (S, I), NaN where missing; offsets (N + 1,); times (S,), rising within a series, or None; labels: names of
-    classes, or numbers (N, C), or None; classes: the order of the classes where the file declares one; subjects and
-    parts: one per series, or None.
+    classes, or numbers (N, C), or None, at every step S of them; classes: the order of the classes where the file
+    declares one; subjects and parts: one per series, or None; dated: whether times were dates, in seconds then; notes:
+    what the reader passed over, a sentence each.
     """
 
     values: Floats
@@ -52,6 +67,8 @@ class Table:
     classes: tuple[str, ...] | None = None
     subjects: tuple[str, ...] | None = None
     parts: tuple[str, ...] | None = None
+    dated: bool = False
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -73,12 +90,15 @@ def joined(tables: Sequence[tuple[Path, Table]]) -> Table:
     """One table of several files. Errors: DataError if their channels, time stamps or labels do not go together."""
     first_path, first = tables[0]
     for path, table in tables[1:]:
-        spare = [c for c in table.channels if c not in first.channels]
+        spare = sorted(set(table.channels) - set(first.channels))
         if spare:
             raise DataError(f"{path} has a channel {spare[0]!r} that {first_path.name} has not: all need the same")
         for what in ("times", "subjects", "parts"):
             if (getattr(table, what) is None) != (getattr(first, what) is None):
                 raise DataError(f"only one of {first_path} and {path.name} has {what}: all files need them, or none")
+        if table.dated != first.dated:
+            dates, plain = (path, first_path) if table.dated else (first_path, path)
+            raise DataError(f"{dates} has dates as times, {plain.name} numbers: all files need the same")
     several = [table.select(first.channels, path) for path, table in tables]
     names = tuple(name for table in several for name in table.names)
     if len(set(names)) < len(names):
@@ -97,6 +117,8 @@ def joined(tables: Sequence[tuple[Path, Table]]) -> Table:
         classes or None,
         None if first.subjects is None else tuple(s for table in several for s in table.subjects or ()),
         None if first.parts is None else tuple(p for table in several for p in table.parts or ()),
+        first.dated,
+        tuple(note for table in several for note in table.notes),
     )
 
 

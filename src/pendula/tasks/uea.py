@@ -131,12 +131,12 @@ def _label(where: str, pieces: list[str], header: _Header) -> str:
 
 
 def _plain(where: str, pieces: list[str]) -> Floats:
-    columns = [[_number(where, text) for text in piece.split(",")] for piece in pieces]
+    columns = [numbers_in(where, piece) for piece in pieces]
     lengths = [len(column) for column in columns]
     if len(set(lengths)) > 1:
         said = ", ".join(map(str, lengths))
         raise DataError(f"{where} is ragged: its dimensions have {said} samples, all need the same")
-    return numpy.array(columns).T
+    return numpy.stack(columns, 1)
 
 
 def _paired(where: str, pieces: list[str]) -> tuple[Floats, Floats]:
@@ -150,14 +150,28 @@ def _paired(where: str, pieces: list[str]) -> tuple[Floats, Floats]:
             moment = _moment(where, stamp.strip())
             if moment in taken:
                 raise DataError(f"{where} has two samples at time {stamp} in one dimension: merge them, or drop one")
-            taken[moment] = _number(where, value)
+            taken[moment] = number(where, value)
         dimensions.append(taken)
     times = sorted(set().union(*dimensions))
     values = numpy.array([[taken.get(moment, numpy.nan) for taken in dimensions] for moment in times])
     return values, numpy.array(times)
 
 
-def _number(where: str, text: str) -> float:
+def numbers_in(where: str, text: str) -> Floats:
+    """Numbers with commas between them, NaN for ?. Errors: DataError for anything else."""
+    pieces = text.split(",")
+    try:
+        values = numpy.array(pieces, numpy.float64)
+        if not numpy.isinf(values).any():
+            return values
+    except ValueError:
+        # a missing value, or an error that has to be named: one by one
+        pass
+    return numpy.array([number(where, piece) for piece in pieces])
+
+
+def number(where: str, text: str) -> float:
+    """A number, NaN for ?. Errors: DataError for anything else."""
     text = text.strip()
     if text == "?":
         return float("nan")
