@@ -141,8 +141,8 @@ def test_without_the_library_a_call_of_the_operator_is_refused(network: str) -> 
 
 @pytest.mark.usefixtures("without_library")
 def test_without_the_library_the_list_of_backends_says_what_is_missing() -> None:
-    cli = pytest.importorskip("pendula.cli")
-    how = {row[0]: row[1:] for row in cli._backends()[1]}
+    listing = pytest.importorskip("pendula.listing")
+    how = {row[0]: row[1:] for row in listing._backends()[1]}
     assert how["(compiled scans)"] == ("none", native.missing())
     for network in COMPILED:
         assert how[network][0] == "reference scan: each step from Python"
@@ -152,8 +152,8 @@ def test_without_the_library_the_list_of_backends_says_what_is_missing() -> None
 
 @pytest.mark.skipif(bool(native.missing()), reason=native.missing())
 def test_the_list_of_backends_names_instruction_sets_and_fused_scans() -> None:
-    cli = pytest.importorskip("pendula.cli")
-    how = {row[0]: row[1:] for row in cli._backends()[1]}
+    listing = pytest.importorskip("pendula.listing")
+    how = {row[0]: row[1:] for row in listing._backends()[1]}
     assert how["(compiled scans)"][0].startswith(native.instruction_sets()[0])
     assert how["(processor)"][0] == f"threads: {torch.get_num_threads()}"
     for network in COMPILED:

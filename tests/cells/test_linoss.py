@@ -403,8 +403,8 @@ def test_a_block_of_one_feature_is_refused(kind: Any) -> None:
 
 
 def test_the_command_line_names_the_associative_scan() -> None:
-    cli = pytest.importorskip("pendula.cli")
-    assert {row[0]: row[1] for row in cli._backends()[1]}["LinOSS"].startswith("associative scan")
+    listing = pytest.importorskip("pendula.listing")
+    assert {row[0]: row[1] for row in listing._backends()[1]}["LinOSS"].startswith("associative scan")
 
 
 # --- the contract
