@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from pendula._check import DataError
-from pendula.tasks.chance import generator_for
 from pendula.tasks.convert import HarFacts
-from pendula.tasks.series import HAR, HAR2, HAR6, rotations
+from pendula.tasks.series import HAR, HAR2, HAR6
 
 PARTS = ("train", "validation", "test")
 
@@ -102,15 +101,6 @@ def test_the_data_stays_raw_and_the_statistics_are_those_of_the_training_part(sm
     assert torch.allclose(scale, flat.std(0, correction=0), rtol=1e-5)
 
 
-def test_rotations_are_rotations_of_the_deviation_asked_for() -> None:
-    turns = rotations(10.0, [generator_for(k + 1) for k in range(2000)]).double()
-    assert torch.allclose(turns @ turns.mT, torch.eye(3).expand(2000, 3, 3).double(), atol=1e-6)
-    assert torch.allclose(torch.linalg.det(turns), torch.ones(2000).double(), atol=1e-6)
-    # the trace of a rotation is 1 + 2 cos(angle)
-    angles = torch.acos(((turns.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2).clamp(-1, 1)) * 180 / torch.pi
-    assert float(angles.square().mean().sqrt()) == pytest.approx(10, rel=0.05)
-
-
 def test_training_windows_are_turned_anew_in_every_epoch_and_others_never(small: object) -> None:
     plain, turning = HAR6(), HAR6(rotate=20.0, compress=0.05)
     index = torch.arange(5)
@@ -127,8 +117,15 @@ def test_training_windows_are_turned_anew_in_every_epoch_and_others_never(small:
         assert torch.allclose(same, plain.rows(part, index, 0, 0).x, atol=1e-4)
 
 
+def test_only_training_windows_are_stretched(small: object) -> None:
+    task = HAR6(stretch=0.15)
+    steps = HAR6().rows("train", torch.arange(3), 0, 0).x.shape[0]
+    assert task.rows("train", torch.arange(3), 0, 0).x.shape[0] == int(steps / 1.15)
+    assert task.rows("test", torch.arange(3), 0, 0).x.shape[0] == steps
+
+
 def test_a_row_is_turned_alike_whatever_batch_it_stands_in(small: object) -> None:
-    task = HAR6(rotate=20.0)
+    task = HAR6(rotate=20.0, yaw=30.0, stretch=0.1)
     both, alone = task.rows("train", torch.tensor([4, 2]), 3, 1).x, task.rows("train", torch.tensor([2]), 3, 1).x
     assert torch.equal(both[:, 1:], alone)
 
@@ -168,6 +165,7 @@ def test_a_missing_file_says_how_to_get_it(private_cache: Path) -> None:
         ({"rotate": -1.0}, "rotate must be a finite number, at least 0"),
         ({"compress": float("nan")}, "compress must be a finite number, at least 0"),
         ({"emphasis": 2.0}, "set compress too"),
+        ({"stretch": 0.6}, "stretch must be at most 0.5"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(small: object, arguments: dict[str, object], message: str) -> None:

@@ -99,9 +99,7 @@ def test_an_archive_without_reviews_is_refused(tmp_path: Path) -> None:
 
 def test_reviews_that_are_not_the_published_ones_are_refused(tmp_path: Path) -> None:
     target = convert_reviews(packed(tmp_path / "a.tar.gz"), tmp_path / "imdb.npz", facts())
-    with pytest.raises(
-        DataError, match=r"published reviews: train_text has the SHA.*`pendula data get imdb`"
-    ):
+    with pytest.raises(DataError, match=r"published reviews: train_text has the SHA.*`pendula data get imdb`"):
         read_reviews(target)
 
 

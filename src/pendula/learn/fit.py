@@ -20,6 +20,7 @@ from pendula._check import DataError
 from pendula.learn.place import denormals_flushed, make_fabric
 from pendula.learn.record import RESUME_FILE, Progress, Record, asked_to_stop, read_resume, where, write_resume
 from pendula.learn.rule import LearningRule, carry_on
+from pendula.learn.smoothing import smoothed
 from pendula.learn.training import Diverged, Interrupted, OutOfTime, Training
 from pendula.nets.checkpoint import WEIGHTS_FILE, load, save
 from pendula.nets.model import Model
@@ -94,6 +95,7 @@ def fit(
     record = Record(folder, at.history, tensorboard=training.tensorboard) if fabric.is_global_zero else None
     batches = task.steps("train", training.batch_size)
     metric, more_is_better = task.selects
+    loss_of = smoothed(task, training.label_smoothing) if training.label_smoothing else task.loss
     with asked_to_stop() as stop, denormals_flushed(fabric.device):
         while at.epoch < training.epochs and not _out_of_patience(at, training):
             began = time.perf_counter()
@@ -116,7 +118,7 @@ def fit(
                     batch = replace(batch, x=batch.x + training.input_noise * torch.randn_like(batch.x))
                 for piece, rows in rule.windows(batch):
                     stepper.zero_grad()
-                    loss, carried = rule(module, piece, task.loss, fabric.backward, carry_on(carried, rows))
+                    loss, carried = rule(module, piece, loss_of, fabric.backward, carry_on(carried, rows))
                     norm = nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm or torch.inf)
                     if not norm.isfinite():
                         raise Diverged(_divergence(at, batches, float(loss), model, training, folder))
@@ -213,6 +215,8 @@ def refuse(model: Model, task: Task, training: Training, world: int) -> None:
     """ValueError for a training that this model, this task or this number of processes can't have."""
     if training.input_noise and task.vocabulary is not None:
         raise ValueError(f"input_noise is added to numbers, and {task.name} has tokens: leave input_noise out")
+    if training.label_smoothing and (task.per_step or task.target not in ("classes", "binary")):
+        raise ValueError(f"label_smoothing needs one class per sequence, which {task.name} has not: leave it out")
     if training.window is not None and not task.per_step:
         raise ValueError(
             f"window={training.window} (truncated BPTT) needs a target at every step, and {task.name} has one per "

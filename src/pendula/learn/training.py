@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from pendula._check import finite_number, one_of, positive_int
+from pendula._check import finite_number, one_of, positive_int, probability
 from pendula.learn.geodesic import OPTIMISERS, make_optimiser
 from pendula.learn.rule import BPTT, LearningRule
 
@@ -47,6 +47,8 @@ class Training:
         warmup_steps: optimiser steps over which the learning rate rises linearly from zero.
         clip_norm: largest norm of the whole gradient; larger ones are scaled down to it.
         input_noise: standard deviation of the Gaussian noise added to the inputs (in their units) while training.
+        label_smoothing: share of each target that is spread over all classes, in [0, 1); for tasks with one class per
+            sequence.
         rule: bptt, backpropagation through time.
         window: steps that the gradient runs through (truncated bptt); the whole sequence when null.
         select: which weights are kept and tested: best by the validation metric, or those of the last epoch.
@@ -72,6 +74,7 @@ class Training:
     warmup_steps: int = 0
     clip_norm: float | None = None
     input_noise: float = 0.0
+    label_smoothing: float = 0.0
     rule: Literal["bptt"] = "bptt"
     window: int | None = None
     select: Literal["best", "last"] = "best"
@@ -111,6 +114,7 @@ class Training:
         for name in ("weight_decay", "momentum", "input_noise"):
             if finite_number(name, getattr(self, name)) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        probability("label_smoothing", self.label_smoothing)
         object.__setattr__(self, "drop_after", tuple(self.drop_after))
 
     def make_rule(self) -> LearningRule:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -15,12 +13,13 @@ from pendula._check import at_least_zero, one_of, positive_int
 from pendula.tasks.base import Batch, Sequences, StoredTask
 from pendula.tasks.chance import generator_for, split
 from pendula.tasks.convert import ACTIVITIES, PUBLISHED, HarFacts, read_har
+from pendula.tasks.motion import varied
 from pendula.tasks.sources import SOURCES
 from pendula.tasks.store import fetch
 
 VALIDATIONS = ("subjects", "windows")
-BODY = slice(0, 6)
-"""The channels without gravity: acceleration and turning of the body. The last three are the whole acceleration."""
+BODY, WHOLE = slice(0, 6), slice(6, 9)
+"""The channels without gravity, acceleration and turning of the body; and those of the whole acceleration."""
 
 
 class HAR(StoredTask):
@@ -37,9 +36,13 @@ class HAR(StoredTask):
         split_seed: draws what is held out.
         standardise: whether a model on this task scales its inputs.
         rotate: standard deviation, in degrees, of a random rotation of the phone: each training window is turned about
-            an axis of its own, all three triads alike, anew in every epoch; 0 for none. Not in the papers.
+            an axis of its own, all three triads alike, anew in every epoch; 0 for none. Not in the papers, nor are the
+            following.
+        yaw: the same about the direction of gravity, before it.
+        stretch: in [0, 0.5]: each training window runs at a speed of its own, from 1 - stretch to 1 + stretch, and has
+            128 / (1 + stretch) steps.
         compress: where positive, the six channels without gravity become asinh(value / compress), which shows the small
-            movements of a person who sits or stands beside those of one who walks. Not in the papers.
+            movements of a person who sits or stands beside those of one who walks.
         emphasis: what the compressed channels are multiplied with after standardising.
 
     Errors: DataError when ``uci_har/uci_har.npz`` is missing or not the published data.
@@ -54,6 +57,8 @@ class HAR(StoredTask):
         split_seed: int = 0,
         standardise: bool = True,
         rotate: float = 0.0,
+        yaw: float = 0.0,
+        stretch: float = 0.0,
         compress: float = 0.0,
         emphasis: float = 1.0,
     ) -> None:
@@ -61,8 +66,11 @@ class HAR(StoredTask):
         self.validation_subjects = positive_int("validation_subjects", validation_subjects)
         self.split_seed = positive_int("split_seed", split_seed, least=0)
         self.standardise = standardise
-        self.rotate, self.compress = at_least_zero("rotate", rotate), at_least_zero("compress", compress)
+        self.rotate, self.yaw = at_least_zero("rotate", rotate), at_least_zero("yaw", yaw)
+        self.stretch, self.compress = at_least_zero("stretch", stretch), at_least_zero("compress", compress)
         self.emphasis = at_least_zero("emphasis", emphasis)
+        if self.stretch > 0.5:
+            raise ValueError(f"stretch must be at most 0.5 (half as fast to half as fast again), got {stretch}")
         if emphasis != 1 and not (compress and standardise and emphasis):
             raise ValueError("emphasis is of compressed and standardised channels: set compress too, or leave it out")
         file = SOURCES["uci_har"].files[0]
@@ -77,10 +85,12 @@ class HAR(StoredTask):
 
     def rows(self, part: str, index: Tensor, seed: int, epoch: int) -> Batch:
         batch = super().rows(part, index, seed, epoch)
-        if part != "train" or not self.rotate:
+        if part != "train" or not (self.rotate or self.yaw or self.stretch):
             return batch
-        turns = rotations(self.rotate, [generator_for(seed, epoch, 1, int(i)) for i in index])
-        return replace(batch, x=self._compressed(turned(self._expanded(batch.x), turns)))
+        streams = [generator_for(seed, epoch, 1, int(i)) for i in index]
+        raw = self._expanded(batch.x)
+        x = varied(raw, streams, stretch=self.stretch, yaw=self.yaw, rotate=self.rotate, gravity=WHOLE)
+        return replace(batch, x=self._compressed(x))
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         mean, scale = super().statistics()
@@ -121,21 +131,6 @@ class HAR(StoredTask):
 
     def _target(self, activity: numpy.ndarray[tuple[int, ...], numpy.dtype[numpy.uint8]]) -> Tensor:
         return torch.from_numpy(activity.astype(numpy.int64))
-
-
-def rotations(degrees: float, generators: Sequence[torch.Generator]) -> Tensor:
-    """Rotation matrices (B, 3, 3) about uniform axes, by normal angles of this deviation (Rodrigues' formula)."""
-    drawn = torch.stack([torch.randn(4, generator=generator) for generator in generators])
-    axis = drawn[:, :3] / drawn[:, :3].norm(dim=1, keepdim=True)
-    angle = (drawn[:, 3] * math.pi / 180 * degrees)[:, None, None]
-    cross = torch.linalg.cross(axis.unsqueeze(1), torch.eye(3).expand(len(generators), 3, 3)).mT
-    return torch.eye(3) + torch.sin(angle) * cross + (1 - torch.cos(angle)) * (cross @ cross)
-
-
-def turned(x: Tensor, turns: Tensor) -> Tensor:
-    """Each triad of channels of x (T, B, 3 k) turned by the rotation (B, 3, 3) of its sequence."""
-    triads = x.unflatten(-1, (-1, 3))
-    return torch.einsum("bij,tbgj->tbgi", turns, triads).flatten(-2)
 
 
 class HAR2(HAR):

@@ -3,13 +3,43 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from pendula._check import positive_int
-from pendula.tasks.base import GeneratedTask
+from pendula.tasks.base import PARTS, Batch, Task
+from pendula.tasks.chance import generator_for
+
+
+class GeneratedTask(Task):
+    """A task whose training sequences are drawn afresh in every epoch; validation and test are drawn once.
+
+    Row i of a part depends on (seed, epoch, i) alone, whatever the batch it stands in.
+    """
+
+    def __init__(self, epoch_size: int, validation_size: int, test_size: int) -> None:
+        sizes = (epoch_size, validation_size, test_size)
+        names = ("epoch_size", "validation_size", "test_size")
+        self.sizes = {p: positive_int(n, s) for p, n, s in zip(PARTS, names, sizes, strict=True)}
+
+    def size(self, part: str) -> int:
+        return self.sizes[part]
+
+    @abstractmethod
+    def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """One sequence (T, I) and its target."""
+
+    def rows(self, part: str, index: Tensor, seed: int, epoch: int) -> Batch:
+        stream = (seed, epoch, 0) if part == "train" else (0, 0, PARTS.index(part))
+        drawn = [self.draw(generator_for(*stream, int(i))) for i in index]
+        y = torch.stack([y for _, y in drawn], 1 if self.per_step else 0)
+        return Batch(torch.stack([x for x, _ in drawn], 1), y)
+
+    def targets(self, part: str, index: Tensor) -> int:
+        return len(index)
 
 
 class Adding(GeneratedTask):
