@@ -1,5 +1,6 @@
 """Recurrent networks derived from differential equations, as drop-in PyTorch layers."""
 
+from pendula import diagnose
 from pendula._check import BackendError, DataError, ShapeError, StabilityWarning
 from pendula.cells import CELLS, Cell
 from pendula.learn.geodesic import Geodesic, make_optimiser
@@ -83,6 +84,7 @@ __all__ = [
     "SpectralRNN",
     "StabilityWarning",
     "UnICORNN",
+    "diagnose",
     "explain_order",
     "load",
     "make_optimiser",

@@ -1,4 +1,4 @@
-"""The command line: `pendula train | evaluate | predict | tune | reproduce | report | list | data | demo | bench`.
+"""The command line: `pendula train | evaluate | predict | diagnose | tune | reproduce | report | list | data | ...`.
 
 Exit codes: 0 done; 2 a wrong word or value; 3 data, files or disk; 4 the training diverged; 130 interrupted (and
 resumable); 1 a defect of pendula, with a traceback.
@@ -27,7 +27,7 @@ except ImportError as error:
 
 import pendula
 from pendula._check import BackendError, DataError, one_of, positive_int, seconds_of
-from pendula.experiment import Experiment, ModelChoice, TaskChoice, open_run, read_config, run
+from pendula.experiment import Experiment, ModelChoice, TaskChoice, files_of, open_run, read_config, run
 from pendula.learn.training import Diverged, Training
 
 WRONG, DATA, DIVERGED, INTERRUPTED = 2, 3, 4, 130
@@ -73,7 +73,7 @@ def evaluate(args: Namespace) -> None:
     if args.data is None:
         task = experiment.task.build()
     else:
-        task = Labelled(Path(args.data), _described(args.run, facts), model.spec.labels, args.part)
+        task = Labelled(Path(args.data), files_of(args.run, facts), model.spec.labels, args.part)
         of = args.data
         for words in task.notes:
             _note(words)
@@ -94,7 +94,7 @@ def predict(args: Namespace) -> None:
     refuse(Path(args.out), overwrite=args.overwrite)
     experiment, facts, model = open_run(Path(args.run))
     if args.data is not None:
-        sequences = read_unlabelled(Path(args.data), _described(args.run, facts), _note)
+        sequences = read_unlabelled(Path(args.data), files_of(args.run, facts), _note)
     else:
         task = experiment.task.build()
         if not isinstance(task, StoredTask):
@@ -103,6 +103,12 @@ def predict(args: Namespace) -> None:
     table = table_of(model, sequences, facts)
     write(table, Path(args.out), overwrite=args.overwrite)
     console.print(f"{table.num_rows} rows: {args.out}", soft_wrap=True)
+
+
+def diagnose(args: Namespace) -> None:
+    from pendula.subjects import diagnose as look
+
+    look(say=_note, **args.as_dict())
 
 
 def tune(args: Namespace) -> None:
@@ -246,17 +252,11 @@ def _size(size: int | None) -> str:
     return "" if not size else f"{size / 1e6:.1f} MB"
 
 
-def _described(run_folder: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """How the run read its files, to read others the same way."""
-    if facts["files"] is None:
-        raise DataError(f"{run_folder} was trained on {facts['name']}, not on files: leave --data out")
-    return dict(facts["files"])
-
-
 COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "diagnose": diagnose,
     "tune": tune,
     "reproduce": reproduce,
     "report": report,

@@ -14,6 +14,7 @@ import torch
 from pendula._check import DataError, known_keys, one_of
 from pendula.cells import CELLS
 from pendula.circumstances import circumstances
+from pendula.diagnose import Watch
 from pendula.learn.training import Training
 from pendula.nets import Model, ModelSpec, Node, load
 from pendula.nets.checkpoint import write_whole
@@ -202,8 +203,9 @@ def run(
             say(note)  # type: ignore[misc]
     fabric.barrier()
     complete = True
+    watch = Watch(experiment.train.certify) if experiment.train.certify else None
     try:
-        words = {"resume": resume, "deadline": deadline, "report": report, "fabric": fabric}
+        words = {"resume": resume, "deadline": deadline, "report": report, "watch": watch, "fabric": fabric}
         fitted = fit(model, task, experiment.train, folder, **words)
     except OutOfTime:
         fabric.barrier()
@@ -221,6 +223,8 @@ def run(
         "test": evaluate(fitted.model, task, "test", fabric=fabric),
         "seconds": round(fitted.seconds, 2),
         "baseline": task.baseline,
+        # since the run was started or last resumed
+        "certificates": watch.to_dict() if watch else None,
         "data": task.provenance,
         "history": fitted.history,
         **circumstances(),
@@ -251,6 +255,13 @@ def open_run(folder: Path) -> tuple[Experiment, dict[str, Any], Model]:
     if not (home / which).is_dir():
         raise DataError(f"{home} has no {which} model yet: its first epoch has not ended; go on with --resume {home}")
     return experiment, task, load(home / which)
+
+
+def files_of(run: Path | str, facts: dict[str, Any]) -> dict[str, Any]:
+    """How a run read its files, to read others the same way. Errors: DataError where it was trained on none."""
+    if facts["files"] is None:
+        raise DataError(f"{run} was trained on {facts['name']}, not on files: leave --data out")
+    return dict(facts["files"])
 
 
 def read_config(folder: Path) -> tuple[Experiment, dict[str, Any]]:

@@ -26,12 +26,14 @@ EXAMPLES = """examples:
   pendula train --config har2.toml --train.seed 1
   pendula train --resume runs/digits
   pendula predict runs/digits --out predictions.csv
+  pendula diagnose runs/digits --out diagnosis
   pendula reproduce cornn/har2 --seeds 5 --budget 20m
 """
 HELP = {
     "train": "train a network on a task",
     "evaluate": "measure a trained model",
     "predict": "write predictions of a trained model to CSV or Parquet",
+    "diagnose": "check what is proven of a network, and draw what its states and gradients do",
     "tune": "search for the settings of an experiment",
     "reproduce": "run published experiments and write what was measured",
     "report": "show published and measured numbers side by side",
@@ -119,6 +121,15 @@ def _arguments(name: str, command: ArgumentParser) -> None:
     if name == "predict":
         add("--out", type=str, default="predictions.csv", help="file to write, .csv or .parquet")
         add("--overwrite", type=bool, default=False, help="replace the file if it exists")
+    if name == "diagnose":
+        add("run", type=str, help="folder that `pendula train` wrote, or a model alone, which is given noise")
+        add("--part", type=str | None, help="train, validation or test; validation when left out")
+        add("--data", type=str | None, help="file or folder of your own data, instead of the data of the run")
+        add("--sequences", type=int, default=8, help="how many sequences, the first ones")
+        add("--steps", type=int | None, help="only the first steps of each; all when left out (200 of noise)")
+        add("--compare", type=str, default="LSTM", help="network whose gradients stand beside, or none")
+        add("--out", type=str, default="diagnosis", help="new folder for diagnosis.html and diagnosis.json")
+        add("--overwrite", action="store_true", help="replace the two files if they exist")
     if name == "list":
         add("what", choices=["networks", "tasks", "papers", "backends"], help="networks, tasks, papers or backends")
     if name == "tune":

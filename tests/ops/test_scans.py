@@ -273,6 +273,19 @@ def test_a_layer_compiles_whole_and_once_for_all_lengths(network: str) -> None:
     assert counts == counts[:1] * 3
 
 
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_layer_works_under_activation_checkpointing(network: str) -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    kind, physics = NETWORKS[network]
+    layer = pendula.LAYERS[kind.__name__.removesuffix("Cell")](3, 8, backend="fused", **physics)
+    x = torch.randn(20, 2, 3, requires_grad=True)
+    plain = torch.autograd.grad(layer(x)[0].sum(), (x, *layer.parameters()))
+    again = checkpoint(lambda x: layer(x)[0], x, use_reentrant=False)
+    found = torch.autograd.grad(again.sum(), (x, *layer.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(plain, found, strict=True))
+
+
 @ONE_OF_EACH
 def test_a_layer_is_exported_for_any_length_and_batch(network: str) -> None:
     layer = pendula.LAYERS["CoRNN" if network == "coRNN" else network](3, 5).eval()

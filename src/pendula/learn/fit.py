@@ -24,10 +24,11 @@ from pendula.learn.smoothing import smoothed
 from pendula.learn.training import Diverged, Interrupted, OutOfTime, Training
 from pendula.nets.checkpoint import WEIGHTS_FILE, load, save
 from pendula.nets.model import Model
-from pendula.tasks.base import Task
+from pendula.tasks.base import Batch, Task
 
 EVALUATION_BATCH = 256
 Report = Callable[[Progress, int, float], None]
+Watch = Callable[[Model, Batch, int], object]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def fit(
     resume: bool = False,
     deadline: float | None = None,
     report: Report | None = None,
+    watch: Watch | None = None,
     fabric: Fabric | None = None,
 ) -> Fitted:
     """Train a model on a task, keeping the weights with the best validation metric (or the last, by `training.select`).
@@ -68,6 +70,7 @@ def fit(
         resume: go on from the folder's resume file, or start if there is none yet.
         deadline: a reading of `time.monotonic()` after which the run is saved where it is, and OutOfTime raised.
         report: called after every batch with the place of the run, the number of batches per epoch and the loss.
+        watch: called after every batch with the model, the batch and the number of the step, from 1.
         fabric: processes and devices, from `make_fabric`; made here when None.
 
     Errors: DataError when the folder holds a run, or disk or data fail; Diverged when the gradient is not finite;
@@ -126,6 +129,8 @@ def fit(
                     weight = task.count(piece) if piece.share else 0
                     at.loss_sum, at.loss_count = at.loss_sum + float(loss) * weight, at.loss_count + weight
                 at.batch += 1
+                if watch is not None and fabric.is_global_zero:
+                    watch(model, batch, at.epoch * batches + at.batch)
                 if report is not None and fabric.is_global_zero:
                     report(at, batches, float(loss))
                 halt = _any(fabric, stop.asked)
@@ -235,7 +240,8 @@ def _plan(model: Model, task: Task, training: Training) -> str:
     """A digest of what decides the result, to refuse resuming something else."""
     # a setting that stands at its default is left out: a run goes on after an update that brought a new one
     usual = asdict(Training())
-    decides = {k: v for k, v in asdict(training).items() if k not in ("save_every", "tensorboard") and v != usual[k]}
+    silent = ("certify", "save_every", "tensorboard")
+    decides = {k: v for k, v in asdict(training).items() if k not in silent and v != usual[k]}
     facts = {"model": model.spec.to_dict(), "task": task.name, "data": task.digest(), "training": decides}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

@@ -53,6 +53,8 @@ class Training:
         window: steps that the gradient runs through (truncated bptt); the whole sequence when null.
         select: which weights are kept and tested: best by the validation metric, or those of the last epoch.
         patience: stop after this many epochs without a better validation metric; never when null.
+        certify: optimiser batches between two checks of the proven bounds (`pendula.diagnose`), on four sequences of a
+            batch; what was broken stands in the result; never when null.
         save_every: optimiser batches between two resume files inside an epoch; only at its end when null.
         seed: draws the starting weights, the order of the data, the dropout and the noise.
         accelerator: cpu, cuda, mps or auto (Lightning Fabric).
@@ -79,6 +81,7 @@ class Training:
     window: int | None = None
     select: Literal["best", "last"] = "best"
     patience: int | None = None
+    certify: int | None = None
     save_every: int | None = None
     seed: int = 0
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -89,7 +92,7 @@ class Training:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "devices"):
             positive_int(name, getattr(self, name))
-        for name in ("window", "patience", "save_every"):
+        for name in ("window", "patience", "certify", "save_every"):
             if getattr(self, name) is not None:
                 positive_int(name, getattr(self, name))
         positive_int("warmup_steps", self.warmup_steps, least=0)

@@ -211,11 +211,13 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 
 
 def _backward(ctx: Any, by_y: Any, by_y_last: Any, by_z_last: Any, *_: Any) -> tuple[Tensor | None, ...]:
+    # read once: under activation checkpointing a second reading is refused
+    saved = ctx.saved_tensors
     *found, by_dt, by_gamma, by_epsilon, by_tau = cornn_scan_backward(
-        by_y, by_y_last, by_z_last, *ctx.saved_tensors, ctx.implicit, ctx.needs_input_grad[0], ctx.constants
+        by_y, by_y_last, by_z_last, *saved, ctx.implicit, ctx.needs_input_grad[0], ctx.constants
     )
     constants = (by_dt, by_gamma, by_epsilon) if ctx.constants else (None, None, None)
-    spans = by_tau if ctx.saved_tensors[9] is not None else None
+    spans = by_tau if saved[9] is not None else None
     bias = found[6] if ctx.biased else None
     by_x = found[0] if ctx.needs_input_grad[0] else None
     return (by_x, *found[1:6], bias, *constants, spans, None, None, None)

@@ -208,8 +208,10 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 
 
 def _backward(ctx: Any, by_y: Any, by_y_last: Any, by_z_last: Any, *_: Any) -> tuple[Tensor | None, ...]:
-    found = lem_scan_backward(by_y, by_y_last, by_z_last, *ctx.saved_tensors, ctx.wants_x, ctx.wants_dt)
-    wanted = (ctx.wants_x, *[True] * 5, ctx.biased, ctx.wants_dt, ctx.saved_tensors[7] is not None)
+    # read once: under activation checkpointing a second reading is refused
+    saved = ctx.saved_tensors
+    found = lem_scan_backward(by_y, by_y_last, by_z_last, *saved, ctx.wants_x, ctx.wants_dt)
+    wanted = (ctx.wants_x, *[True] * 5, ctx.biased, ctx.wants_dt, saved[7] is not None)
     return (*(g if want else None for g, want in zip(found, wanted, strict=True)), None, None)
 
 

@@ -184,11 +184,11 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 
 
 def _backward(ctx: Any, by_outputs: Any, by_y: Any, by_z: Any, _: Any) -> tuple[Tensor | None, ...]:
-    found = unicornn_scan_backward(
-        by_outputs, by_y, by_z, *ctx.saved_tensors, ctx.memory, ctx.every, ctx.needs_input_grad[0]
-    )
-    bias = found[7] if ctx.saved_tensors[7] is not None else None
-    span = found[8] if ctx.saved_tensors[8] is not None else None
+    # read once: under activation checkpointing a second reading is refused
+    saved = ctx.saved_tensors
+    found = unicornn_scan_backward(by_outputs, by_y, by_z, *saved, ctx.memory, ctx.every, ctx.needs_input_grad[0])
+    bias = found[7] if saved[7] is not None else None
+    span = found[8] if saved[8] is not None else None
     by_x = found[0] if ctx.needs_input_grad[0] else None
     return (by_x, *found[1:7], bias, span, None, None, None)
 

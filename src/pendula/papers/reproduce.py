@@ -108,8 +108,9 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def same_settings(experiment: Experiment) -> Experiment:
-    """An experiment without what changes where and how safely it runs."""
-    return replace(experiment, train=replace(experiment.train, accelerator="auto", devices=1, save_every=None))
+    """An experiment without what changes where it runs, how often it is saved, and what is watched."""
+    train = replace(experiment.train, accelerator="auto", devices=1, save_every=None, certify=None, tensorboard=False)
+    return replace(experiment, train=train)
 
 
 def _before(path: Path, experiment: Experiment) -> dict[str, Any] | None:
