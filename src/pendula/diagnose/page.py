@@ -174,7 +174,7 @@ def _of_spectrum(layer: LayerSpectrum) -> Iterator[str]:
         turning = sum(f > 1e-9 for f in line.frequency)
         longest = max((d for d in line.decay if d >= 0), default=math.nan)
         outside = sum(not own for own in line.inside)
-        kept = "a mode that stays" if longest == math.inf else f"the slowest fades to 1/e in {longest:.3g} steps"
+        kept = "the slowest stays" if longest == math.inf else f"the slowest fades to 1/e in {longest:.3g} steps"
         beyond = f"{outside or 'none'} {'lie' if outside > 1 else 'lies'} outside the region of stability"
         grown = "all modes grow" if math.isnan(longest) else kept
         where = f"{line.where[0].upper()}{line.where[1:]}"

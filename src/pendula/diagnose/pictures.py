@@ -163,6 +163,7 @@ def raster_picture(portrait: Portrait, name: str) -> Picture:
             extent=(0, portrait.steps, len(portrait.units) - 0.5, -0.5),
         )
         axes.grid(visible=False)
+        axes.locator_params("x", nbins=6)
         axes.set_xlabel("step")
         axes.set_ylabel("unit")
         marks = range(0, len(portrait.units), max(1, len(portrait.units) // 8))
