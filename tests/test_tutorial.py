@@ -7,7 +7,8 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,9 +42,11 @@ def masked(text: str) -> list[str]:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
     """Runs a command of the page beside the page's files, and returns what it prints."""
-    monkeypatch.chdir(tmp_path)
+    # pytest's own folders have long names, which wrap in a table
+    folder = tempfile.TemporaryDirectory(prefix="t")
+    monkeypatch.chdir(folder.name)
     (making,) = (text for language, text in BLOCKS if language == "python")
     exec(making, {})
 
@@ -52,7 +55,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         assert main([*shlex.split(command)[1:], *more]) == 0, capsys.readouterr().err
         return capsys.readouterr().out
 
-    return typed
+    yield typed
+    monkeypatch.undo()
+    folder.cleanup()
 
 
 def test_the_commands_of_the_page_do_and_print_what_it_says(run: Run) -> None:

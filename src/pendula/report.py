@@ -72,6 +72,8 @@ def result_table(result: dict[str, Any]) -> Table:
     """One run: what was trained on what, and how well it did."""
     task, model = result["experiment"]["task"], result["experiment"]["model"]
     table = Table(title=f"{model['network']} on {task['name']}", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     table.add_row("parameters", f"{result['parameters']:,}")
     table.add_row("epochs", f"{result['epochs']}, best at {result['best_epoch']}")
     table.add_row("validation, at best", f"{result['validation']:.4f}")
