@@ -30,7 +30,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Shape:
-    """What a task looks like from a model: enough to build the model without the data."""
+    """What a task looks like from a model: enough to build the model without the data (input_size is 1 for tokens)."""
 
     input_size: int
     output_size: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -51,9 +52,9 @@ class Forecast(StoredTask):
         self.variance = float(self.part("test").y.double().var(0, correction=0).mean())
         self.baseline = self.variance
 
+    @abstractmethod
     def trajectories(self, draws: Floats) -> Floats:
         """(N, length + horizon, I) from (N, drawn) numbers in [-1, 1)."""
-        raise NotImplementedError
 
     def nrmse(self, loss: float) -> float:
         """Root mean squared error over the standard deviation of the test targets, from a loss of the test part."""
