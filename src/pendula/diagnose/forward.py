@@ -13,8 +13,9 @@ from torch.nn.functional import linear
 
 from pendula import _check
 from pendula.cells import Cell
+from pendula.nets.directions import backwards, take
 from pendula.nets.model import Model, _merge
-from pendula.nets.recurrent import Recurrent, _backwards, _take
+from pendula.nets.recurrent import Recurrent
 from pendula.nets.scan import valid_steps
 from pendula.nets.spec import INPUT
 from pendula.tasks.base import Batch
@@ -116,14 +117,14 @@ def _through(
     layer: Recurrent, node: str, x: Tensor, lengths: Tensor | None, tau: Tensor | None, scan: LayerScan
 ) -> Tensor:
     steps, batch = x.shape[:2]
-    back = _backwards(lengths, steps, batch, x.device)
+    back = backwards(lengths, steps, batch, x.device)
     sides: list[Tensor] = []
     for place, cell in _places(node, layer):
         if place.direction == 0:
             sides = [scan(place, cell, x, lengths, tau, layer.backend)]
         else:
             spans = None if tau is None else torch.cat((tau[:1], tau.gather(0, back)[:-1]))
-            sides.append(_take(scan(place, cell, _take(x, back), lengths, spans, layer.backend), back))
+            sides.append(take(scan(place, cell, take(x, back), lengths, spans, layer.backend), back))
         if len(sides) == layer.directions:
             out = sides[0] if len(sides) == 1 else torch.cat(sides, -1)
             x = x + out if layer.residual and place.layer else out

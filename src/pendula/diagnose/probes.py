@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from pendula.cells import Cell, State
 from pendula.diagnose.forward import Place
-from pendula.nets.recurrent import _take
+from pendula.nets.directions import take
 from pendula.nets.scan import run
 
 Scan = Callable[..., tuple[Tensor, State]]
@@ -133,4 +133,4 @@ def _shifted(x: Tensor, later: Tensor) -> Tensor:
         return x
     t = torch.arange(len(x), device=x.device).unsqueeze(1) - later
     inside = (t >= 0) & (t < len(x))
-    return _take(x, t.clamp(0, len(x) - 1)).masked_fill(~inside.unsqueeze(-1), 0)
+    return take(x, t.clamp(0, len(x) - 1)).masked_fill(~inside.unsqueeze(-1), 0)

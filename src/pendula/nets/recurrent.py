@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from pendula import _check
 from pendula.cells import Cell, State
+from pendula.nets.directions import backwards, take
 from pendula.nets.per_layer import one_width, per_layer
 from pendula.nets.scan import BACKENDS, run, valid_steps
 from pendula.nets.stream import Stream
@@ -162,9 +163,7 @@ class Recurrent(nn.Module):
             state = self._fields(hx)
             state = tuple(_batch_of_one(s) for s in state) if lone else state
         output, final = self._run(sequence, state, None, spans)
-        if lone:
-            return output[0, 0], type(final)(*(s.squeeze(1) for s in final))
-        return output[0], final
+        return (output[0, 0], type(final)(*(s.squeeze(1) for s in final))) if lone else (output[0], final)
 
     def stream(self, batch: int = 1, state: State | None = None) -> Stream:
         """Steps without gradients from a state on (the layer's own when None), fast where there is a compiled scan."""
@@ -204,34 +203,52 @@ class Recurrent(nn.Module):
             _check.positive_timespans(timespans, None if count is None else valid_steps(count, steps))
         if hx is not None:
             self._check_state(hx, batch)
-        back = _backwards(count, steps, batch, x.device) if self.bidirectional else None
         finals: list[State] = []
         for layer in range(self.num_layers):
-            rate = self.dropout if self.dropout_last or layer + 1 < self.num_layers else 0.0
-            outputs = []
-            for direction in range(self.directions):
-                index = layer * self.directions + direction
-                cell = self.cell(index)
-                if cell.drops_inside:
-                    cell.dropout = rate
-                state = None if hx is None else cell.State(*(s[index] for s in hx))
-                if direction == 0:
-                    out, final = run(cell, x, state, lengths=count, tau=timespans, backend=self.backend)
-                else:
-                    assert back is not None
-                    tau = None
-                    if timespans is not None:
-                        # the gap between two samples is one and the same in both directions
-                        tau = torch.cat((timespans[:1], timespans.gather(0, back)[:-1]))
-                    out, final = run(cell, _take(x, back), state, lengths=count, tau=tau, backend=self.backend)
-                    out = _take(out, back)
-                outputs.append(out)
-                finals.append(final)
-            out = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
-            if rate and self.training and not self.cell_type.drops_inside:
-                out = out * drop(torch.ones_like(out[0]), rate)
-            x = x + out if self.residual and layer else out
+            x, ends = self.run_layer(layer, x, hx, count, timespans)
+            finals += ends
         return x, self.cell_type.State(*(torch.stack(field) for field in zip(*finals, strict=True)))
+
+    def run_layer(
+        self, layer: int, x: Tensor, hx: tuple[Tensor, ...] | None, lengths: Tensor | None, timespans: Tensor | None
+    ) -> tuple[Tensor, list[State]]:
+        """One layer, with dropout and residual: outputs (T, B, D * O) and the final state of each direction.
+
+        For learning rules, which train the layers apart. x (T, B, features); nothing is checked.
+        """
+        outputs, finals, rate = [], [], self.rate(layer)
+        for direction in range(self.directions):
+            index = layer * self.directions + direction
+            cell = self.cell(index)
+            if cell.drops_inside:
+                cell.dropout = rate
+            state = None if hx is None else cell.State(*(s[index] for s in hx))
+            if direction == 0:
+                out, final = run(cell, x, state, lengths=lengths, tau=timespans, backend=self.backend)
+            else:
+                back = backwards(lengths, *x.shape[:2], x.device)
+                tau = None
+                if timespans is not None:
+                    # the gap between two samples is one and the same in both directions
+                    tau = torch.cat((timespans[:1], timespans.gather(0, back)[:-1]))
+                out, final = run(cell, take(x, back), state, lengths=lengths, tau=tau, backend=self.backend)
+                out = take(out, back)
+            outputs.append(out)
+            finals.append(final)
+        out = torch.cat(outputs, -1) if self.bidirectional else outputs[0]
+        mask = self.mask(layer, out[0])
+        out = out if mask is None else out * mask
+        return (x + out if self.residual and layer else out), finals
+
+    def rate(self, layer: int) -> float:
+        """The probability of dropout behind a layer, or within its cell."""
+        return self.dropout if self.dropout_last or layer + 1 < self.num_layers else 0.0
+
+    def mask(self, layer: int, like: Tensor) -> Tensor | None:
+        """A new mask (B, features) for the outputs of a layer, scaled to mean 1; None where nothing is dropped."""
+        if not self.rate(layer) or not self.training or self.cell_type.drops_inside:
+            return None
+        return drop(torch.ones_like(like), self.rate(layer))
 
     def _spans(self, timespans: Any, x: Tensor) -> Tensor:
         """(T, B) of the user's time spans, which are laid out as the input is."""
@@ -267,13 +284,9 @@ class Recurrent(nn.Module):
 
     def extra_repr(self) -> str:
         words = [str(self.input_size), str(self.hidden_size)]
-        if self.num_layers != 1:
-            words.append(f"num_layers={self.num_layers}")
-        words += [
-            f"{name}={getattr(self, name)}"
-            for name in ("batch_first", "dropout", "bidirectional", "residual")
-            if getattr(self, name)
-        ]
+        words += [f"num_layers={self.num_layers}"] if self.num_layers != 1 else []
+        said = ("batch_first", "dropout", "bidirectional", "residual")
+        words += [f"{name}={getattr(self, name)}" for name in said if getattr(self, name)]
         return ", ".join(words)
 
 
@@ -283,15 +296,3 @@ def _batch_of_one(state: Tensor) -> Tensor:
             f"hx of an unbatched input must be (layers x directions, units), got {tuple(state.shape)}"
         )
     return state.unsqueeze(1)
-
-
-def _backwards(lengths: Tensor | None, steps: int, batch: int, device: torch.device) -> Tensor:
-    """(T, B): where each step of a reversed sequence comes from; padding stays where it is."""
-    t = torch.arange(steps, device=device).unsqueeze(1).expand(steps, batch)
-    if lengths is None:
-        return t.flip(0)
-    return torch.where(t < lengths, lengths - 1 - t, t)
-
-
-def _take(x: Tensor, index: Tensor) -> Tensor:
-    return x.gather(0, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
