@@ -19,7 +19,7 @@ try:
     import rich.console
     from jsonargparse import Namespace
 
-    from pendula.words import parser
+    from pendula.words import in_full, parser
 except ImportError as error:
     if (error.name or "").startswith("pendula"):
         raise
@@ -272,7 +272,7 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.showwarning = _warn
     try:
         made = parser(" ".join((__doc__ or "").split("\n\n")[1].split()))
-        args = made.instantiate(made.parse_args(arguments))
+        args = made.instantiate(made.parse_args(in_full(sys.argv[1:] if arguments is None else arguments)))
         COMMANDS[args.command](args[args.command])
     except KeyboardInterrupt as stop:
         return _say(str(stop) or "interrupted", INTERRUPTED)

@@ -15,13 +15,16 @@ from pendula._check import DataError, known_keys, one_of
 from pendula.cells import CELLS
 from pendula.circumstances import circumstances
 from pendula.diagnose import Watch
+from pendula.learn.dfa import Alignment
 from pendula.learn.training import Training
 from pendula.nets import Model, ModelSpec, Node, load
 from pendula.nets.checkpoint import write_whole
+from pendula.nets.images import IMAGE_NETWORKS
+from pendula.nets.spec import IMAGE_POOLS
 from pendula.tasks import TASKS
-from pendula.tasks.base import Task
+from pendula.tasks.base import Batch, Task
 
-CONFIG_FILE, RESULT_FILE = "config.json", "result.json"
+CONFIG_FILE, RESULT_FILE, ALIGNMENT_FILE = "config.json", "result.json", "alignment.jsonl"
 
 
 @dataclass(frozen=True)
@@ -60,22 +63,23 @@ def _option(task: str, argument: inspect.Parameter, value: Any) -> Any:
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which network: layers of one kind and a linear read-out.
+    """Which network: layers of one kind and a linear read-out, or one for images.
 
     Args:
         network: a name from `pendula list networks`.
-        hidden_size: units per layer.
-        num_layers: layers stacked on one another.
+        hidden_size: units per layer; for images channels of the first stage.
+        num_layers: layers stacked on one another; for images convolutions, or blocks, of each stage.
         bidirectional: read the sequence in both directions.
-        dropout: probability between layers, one mask per sequence.
+        dropout: probability between layers, one mask per sequence; for images in front of the read-out.
         residual: from the second layer on, a layer's input is added to its output.
         dropout_last: whether the dropout also acts behind the last layer; null: as the network's authors do.
         bias: whether the cells have biases.
-        pool: what is read out: last or mean over time (one prediction per sequence), steps (one per step), auto.
+        pool: what is read out: last or mean over time (one prediction per sequence), steps (one per step), auto; of
+            images mean over the pixels, or flatten.
         embedding_size: numbers per token, for tasks with text; others have no use for it.
         embedding_dropout: probability that one of these numbers is dropped, one mask per sequence.
         token_dropout: probability that a token is dropped wherever it stands in a batch.
-        physics: arguments of the cell, such as dt or gamma (--model.physics.dt 0.1).
+        physics: arguments of the cell, such as dt or gamma (--model.physics.dt 0.1); of the convolutions for images.
     """
 
     network: str = "CoRNN"
@@ -93,14 +97,17 @@ class ModelChoice:
     physics: dict[str, Any] = field(default_factory=dict)
 
     def spec(self, task: Task) -> ModelSpec:
-        """The model for a task."""
+        """The model for a task. Errors: ValueError for settings that do not go with it, or with one another."""
+        if self.network in IMAGE_NETWORKS:
+            return self._of_images(task)
+        one_of("model.network", self.network, (*CELLS, *IMAGE_NETWORKS))
         own = {f.name: getattr(self, f.name) for f in fields(Node) if f.name in asdict(self)}
         wanted = "steps" if task.per_step else "last"
         pool = wanted if self.pool == "auto" else one_of("model.pool", self.pool, ("auto", "last", "mean", "steps"))
         if (pool == "steps") != task.per_step:
             kind = "a target at every step" if task.per_step else "one target per sequence"
             raise ValueError(f"model.pool={pool!r} does not fit task {task.name}, which has {kind}: use auto")
-        if task.irregular and self.network in CELLS and not CELLS[self.network].has_time_step:
+        if task.irregular and not CELLS[self.network].has_time_step:
             raise ValueError(
                 f"{self.network} has no time step, and {task.name} is sampled at irregular times: take a network with "
                 "one, such as CoRNN, or drop the column of times to learn from the order alone"
@@ -115,6 +122,24 @@ class ModelChoice:
             vocabulary=task.vocabulary,
             embedding_dropout=self.embedding_dropout,
             token_dropout=self.token_dropout,
+        )
+
+    def _of_images(self, task: Task) -> ModelSpec:
+        network = IMAGE_NETWORKS[self.network]
+        if task.image is None:
+            known = ", ".join(name for name, kind in TASKS.items() if kind.image)
+            raise ValueError(f"{self.network} reads images, and {task.name} has none, or permuted ones: take {known}")
+        for name in ("bidirectional", "residual", "dropout_last"):
+            if getattr(self, name) != getattr(ModelChoice, name):
+                raise ValueError(f"model.{name} is for recurrent networks, and {self.network} is none: leave it out")
+        return ModelSpec(
+            task.input_size,
+            task.output_size,
+            network.nodes(self.hidden_size, self.num_layers, self.physics, bias=self.bias, dropout=self.dropout),
+            pool=network.pool if self.pool == "auto" else one_of("model.pool", self.pool, ("auto", *IMAGE_POOLS)),
+            standardise=task.standardise,
+            labels=task.labels,
+            image=task.image,
         )
 
 
@@ -203,10 +228,18 @@ def run(
             say(note)  # type: ignore[misc]
     fabric.barrier()
     complete = True
-    watch = Watch(experiment.train.certify) if experiment.train.certify else None
+    certify, align, rule = experiment.train.certify, experiment.train.align, experiment.train.make_rule()
+    certified = Watch(certify) if certify else None
+    alignment = Alignment(align, rule, task.loss, folder / ALIGNMENT_FILE) if align else None
+
+    def watch(model: Model, batch: Batch, step: int) -> None:
+        for each in (certified, alignment):
+            if each is not None:
+                each(model, batch, step)
+
     try:
-        words = {"resume": resume, "deadline": deadline, "report": report, "watch": watch, "fabric": fabric}
-        fitted = fit(model, task, experiment.train, folder, **words)
+        words = {"resume": resume, "deadline": deadline, "report": report, "fabric": fabric}
+        fitted = fit(model, task, experiment.train, folder, rule=rule, watch=watch, **words)
     except OutOfTime:
         fabric.barrier()
         stopped = so_far(folder, fabric.device)
@@ -224,7 +257,8 @@ def run(
         "seconds": round(fitted.seconds, 2),
         "baseline": task.baseline,
         # since the run was started or last resumed
-        "certificates": watch.to_dict() if watch else None,
+        "certificates": certified.to_dict() if certified else None,
+        **({"alignment": alignment.measured} if alignment else {}),
         "data": task.provenance,
         "history": fitted.history,
         **circumstances(),

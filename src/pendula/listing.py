@@ -7,12 +7,20 @@ from collections.abc import Callable, Sequence
 
 def _networks() -> tuple[Sequence[str], list[Sequence[str]]]:
     from pendula.cells import CELLS
+    from pendula.nets import Model, ModelSpec
+    from pendula.nets.images import IMAGE_NETWORKS
 
     def count(name: str) -> str:
         return f"{sum(p.numel() for p in CELLS[name](1, 128).parameters()):,}"
 
+    def of_images(name: str) -> str:
+        kind = IMAGE_NETWORKS[name]
+        spec = ModelSpec(1, 10, kind.build(32, 2), pool=kind.pool, image=(28, 28))
+        return f"{Model(spec, device='meta').parameter_count:,} (MNIST, hidden_size 32, num_layers 2)"
+
     return ("network", "equation", "parameters (1 in, 128 units)", "source"), [
-        (name, cell.equation, count(name), cell.source) for name, cell in CELLS.items()
+        *((name, cell.equation, count(name), cell.source) for name, cell in CELLS.items()),
+        *((name, kind.summary, of_images(name), kind.source) for name, kind in IMAGE_NETWORKS.items()),
     ]
 
 

@@ -87,6 +87,17 @@ class Parser(ArgumentParser):
         raise SystemExit(2)
 
 
+def in_full(arguments: list[str]) -> list[str]:
+    """`--train.rule dfa`, where options of the rule are given too, as the name among them.
+
+    >>> in_full(["train", "--train.rule", "dfa", "--train.rule.sparsity", "0.9"])
+    ['train', '--train.rule.name', 'dfa', '--train.rule.sparsity', '0.9']
+    """
+    if not any(word.startswith("--train.rule.") for word in arguments):
+        return arguments
+    return [re.sub(r"^--train\.rule(?==|$)", "--train.rule.name", word) for word in arguments]
+
+
 def parser(codes: str) -> ArgumentParser:
     """The parser of the whole command line; `codes` says what the exit codes mean."""
     set_loader("pendula", _load_text, exceptions=(yaml.YAMLError,))

@@ -13,14 +13,14 @@ import torch
 
 import pendula
 from pendula.cli import main
+from pendula.diagnose import Diagnosis, examine, pictures
 from pendula.diagnose import page as pages
-from pendula.diagnose import pictures
-from pendula.diagnose.diagnosis import Diagnosis, examine
 from pendula.diagnose.page import PICTURED, page
 from pendula.nets.spec import ModelSpec, Node
 from pendula.tasks.base import Batch
 from tests.browser import chromium  # noqa: F401
 
+DOCS = Path(__file__).parents[2] / "docs"
 PARTS = ["certificates", "gradients", "spectrum", "portraits", "about"]
 KINDS = ["phase", "energy", "activity", "gains", "eigenvalues", "exponents"]
 
@@ -63,6 +63,15 @@ def opened(browser: Any, page: Path, width: int) -> Any:
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
     browser.get(page.as_uri())
     return browser
+
+
+def test_the_python_of_the_documentation_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "diagnose.md").read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert "hold" in capsys.readouterr().out
+    assert names["html"].startswith("<!doctype html>")
+    assert names["data"]["certificates"]
 
 
 @pytest.mark.parametrize("width", [1200, 360])

@@ -15,6 +15,8 @@ from tests import tolerance
 NETWORKS = pytest.mark.parametrize("network", ["CoRNN", "GRU", "LSTM"])
 POOLS = pytest.mark.parametrize("pool", ["last", "mean", "steps"])
 LENGTHS = [3, 1, 6]
+PLAIN = ["rnn.weight_ih_l0", "rnn.weight_hh_l0", "rnn.bias_ih_l0", "rnn.bias_hh_l0"]
+WEIGHTS = {"CoRNN": ["W", "W_z", "V", "b", "dt", "gamma", "epsilon"], "GRU": PLAIN, "LSTM": PLAIN}
 
 
 def model(network: str = "CoRNN", **options: Any) -> Model:
@@ -147,6 +149,23 @@ def test_the_backend_is_handed_to_the_layers() -> None:
     built = Model(ModelSpec(2, 3, (Node("LipschitzRNN", 4),)), backend="fused")
     with pytest.raises(BackendError, match="LipschitzRNN has no fused scan"):
         built(torch.zeros(6, 3, 2))
+
+
+@NETWORKS
+def test_the_names_of_the_weights_are_those_that_files_have(network: str) -> None:
+    nodes = (Node(network, 4, "a", num_layers=2), Node(network, 4, "b", inputs=("input", "a"), merge="concat"))
+    names = list(Model(ModelSpec(2, 3, nodes, standardise=True)).state_dict())
+    cells = [f"layers.{place}.{name}" for place in ("a.cells.0", "a.cells.1", "b.cells.0") for name in WEIGHTS[network]]
+    assert names == ["input_mean", "input_scale", *cells, "readout.weight", "readout.bias"]
+
+
+def test_the_steps_of_forward_make_forward() -> None:
+    built, x = model(pool="mean", standardise=True), sequences()
+    seen = {"input": built.prepare(x)}
+    for node in built.spec.nodes:
+        seen[node.name], _ = built.through(node, built.gather(node, seen), lengths=LENGTHS)
+    pooled = built.pool(seen["layer0"], torch.tensor(LENGTHS))
+    assert_close(built(x, lengths=LENGTHS)[0], built.readout(pooled), **tolerance.ROUNDING)
 
 
 def test_an_unknown_backend_is_refused() -> None:

@@ -54,6 +54,22 @@ def test_physics_survives_json_and_builds(physics: dict[str, Any]) -> None:
     assert Model(through_json(spec)).spec == spec
 
 
+def test_what_a_node_or_model_does_not_use_is_not_written() -> None:
+    # runs under way compare specs: a new key must not stand in those that were written without it
+    data = ModelSpec(2, 1, (Node("GRU", 3),)).to_dict()
+    assert list(data) == ["input_size", "output_size", "nodes", "pool", "standardise"]
+    (written,) = data["nodes"]
+    layer = ["network", "hidden_size", "name", "inputs", "merge", "num_layers", "bias", "dropout", "bidirectional"]
+    assert list(written) == [*layer, "residual", "dropout_last", "physics"]
+
+
+def test_modules_and_resolutions_survive_json() -> None:
+    nodes = (Node("Conv", 4, module="first"), Node("Identity", 4, module="second", resolution=(2, 2)))
+    made = ModelSpec(2, 1, nodes, pool="mean", image=(4, 4))
+    assert through_json(made) == made
+    assert [node.module for node in made.nodes] == ["first", "second"]
+
+
 def test_a_list_of_numbers_is_one_per_layer() -> None:
     model = Model(ModelSpec(2, 1, (Node("CoRNN", 2, num_layers=2, physics={"dt": [0.1, 0.2]}),)), dtype=torch.float64)
     assert [float(cell.dt) for cell in model.layers["layer0"].cells] == [0.1, 0.2]
@@ -106,7 +122,7 @@ def spec(**values: Any) -> dict[str, Any]:
         (spec(nodes=[node(physics=[0.1])]), "physics must be a table of names and values, got list"),
         (spec(nodes=[node(network="CoRN")]), "network must be one of .*, got 'CoRN'.*'CoRNN'"),
         (spec(nodes=[node(physics={"dt": float("inf")})]), "physics must be finite, got inf"),
-        (spec(nodes=[node(merge="add")]), "merge must be one of concat, sum, got 'add'"),
+        (spec(nodes=[node(merge="add")]), "merge must be one of concat, sum, mean, weighted, attention, got 'add'"),
         (spec(nodes=[node(hidden_size=0)]), "hidden_size must be a whole number, at least 1, got 0"),
         (spec(nodes=[node(num_layers=0)]), "num_layers must be a whole number"),
         (spec(nodes=[node(dropout=1.0)]), r"dropout must be in \[0, 1\), got 1.0"),
@@ -114,7 +130,7 @@ def spec(**values: Any) -> dict[str, Any]:
         (spec(nodes=["CoRNN"]), "a node of a model spec must be a table of keys and values, got str"),
         (spec(nodes=[{"network": "CoRNN"}]), "a node of a model spec needs 'hidden_size'"),
         ({"input_size": 2, "output_size": 1}, "a model spec needs 'nodes'"),
-        (spec(pool="max"), "pool must be one of last, mean, steps, got 'max'"),
+        (spec(pool="max"), "pool must be one of last, mean, steps, flatten, got 'max'"),
         (spec(input_size=0), "input_size must be a whole number"),
         (spec(labels=["a", "b", "c"]), "labels must name 2 classes, got 3"),
         (spec(output_size=3, labels=["a"]), "labels must name 3 classes, got 1"),

@@ -92,14 +92,16 @@ class Synthetic(Task):
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
-        for name in ("input_size", "output_size", "target", "per_step", "standardise", "vocabulary"):
+        for name in ("input_size", "output_size", "target", "per_step", "standardise", "vocabulary", "image"):
             setattr(self, name, getattr(shape, name))
 
     def size(self, part: str) -> int:
         return 2
 
     def rows(self, part: str, index: Tensor, seed: int, epoch: int) -> Batch:
-        shape, steps, count = self.shape, min(self.shape.length, 12), len(index)
+        # an image has all its pixels
+        steps = self.shape.length if self.shape.image else min(self.shape.length, 12)
+        shape, count = self.shape, len(index)
         if shape.vocabulary:
             x = torch.randint(1, shape.vocabulary, (steps, count))
         else:
@@ -124,7 +126,7 @@ def test_its_model_has_the_published_count_and_takes_a_step(entry: Entry) -> Non
     batch = task.rows("train", torch.arange(2), 0, 0)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimiser = training.make_optimiser(model)
-    loss, _ = training.make_rule()(model, batch, task.loss, lambda t: t.backward(), None)
+    loss, _ = training.make_rule()(model, batch, task.loss, lambda t, **words: t.backward(**words), None)
     optimiser.step()
     assert torch.isfinite(torch.as_tensor(loss))
     assert all(bool(torch.isfinite(p).all()) for p in model.parameters())

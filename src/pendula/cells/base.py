@@ -100,6 +100,8 @@ class Cell(nn.Module, ABC):
     # whether the cell drops out within itself, by its `dropout`, which a layer sets and then drops nothing behind it
     drops_inside: ClassVar[bool] = False
     dropout: float = 0.0
+    # whether units see only themselves: step and output are elementwise, the drive is V x + b
+    diagonal: ClassVar[bool] = False
 
     _kept: dict[str, Tensor] | None
     _strayed: bool = False
@@ -169,6 +171,14 @@ class Cell(nn.Module, ABC):
     def operands(self) -> tuple[Any, ...]:
         """What the fused scan needs besides input and state: tensors, and plain values such as a variant's name."""
         return ()
+
+    def response(self, lags: int) -> Tensor | None:
+        """What an impulse at a unit's force does to its output k = 0, ..., lags - 1 steps later, relative to k = 0.
+
+        (lags, N), where the units' influence on one another is left out and steps are equal; None where nobody has
+        worked it out, or where it depends on the state.
+        """
+        return None
 
     def manifold(self) -> dict[str, str]:
         """Parameters that `pendula.make_optimiser` keeps on their manifold: name -> "orthogonal" or "unitary".

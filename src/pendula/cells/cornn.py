@@ -12,7 +12,7 @@ from torch.nn.functional import linear
 
 from pendula._check import StabilityWarning, known_keys, one_of
 from pendula.cells.base import Cell, Positive, uniform_
-from pendula.math.oscillator import VARIANTS, stability_objections
+from pendula.math.oscillator import VARIANTS, stability_objections, transition
 from pendula.ops.cornn_scan import CORNN_SCAN
 from pendula.ops.fused import FusedScan
 
@@ -55,6 +55,8 @@ class CoRNNCell(Cell):
         init: the authors' three starting distributions, U(-k, k) with k = fan_in^-1/2: "concat" (one map on
             [u, z, y]: fan-in I + 2N for all), "separate" (fan-in I for V and b, N for W and W_z) or "split" (I and 2N).
         learnable: which of dt, gamma, epsilon are trained, as exp of a parameter.
+        coupling: which oscillators see one another, as edges of a graph, "0-1 1-2"; each also sees itself. W and W_z
+            are zero elsewhere and stay so, and the fan-in counts what is seen on average. None: all see all.
 
     Shapes: drive (B, N); state y, z (B, N); output y.
 
@@ -72,6 +74,7 @@ class CoRNNCell(Cell):
     source: ClassVar[str] = "Rusch and Mishra 2021, arXiv 2010.00951"
     fused: ClassVar[FusedScan | None] = CORNN_SCAN
     dt, gamma, epsilon = Positive(), Positive(), Positive()
+    mask: Tensor | None
 
     def __init__(
         self,
@@ -85,6 +88,7 @@ class CoRNNCell(Cell):
         variant: str = "explicit",
         init: str = "split",
         learnable: Sequence[str] = (),
+        coupling: str | None = None,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
@@ -95,6 +99,9 @@ class CoRNNCell(Cell):
             raise ValueError(f"learnable must be a list of names, such as [{learnable!r}], got {learnable!r}")
         known_keys("learnable", learnable, LEARNABLE)
         self.learnable = tuple(learnable)
+        self.coupling = coupling
+        edges = [] if coupling is None else _edges(coupling, hidden_size)
+        self.reach = hidden_size if coupling is None else 1 + round(2 * len(edges) / hidden_size)
         place = {"device": device, "dtype": dtype}
         self.W = nn.Parameter(torch.empty(hidden_size, hidden_size, **place))
         self.W_z = nn.Parameter(torch.empty(hidden_size, hidden_size, **place))
@@ -107,10 +114,13 @@ class CoRNNCell(Cell):
         )
         for sentence in stability_objections(step, stiffness, damping, variant):
             warnings.warn(f"coRNN ({variant}): {sentence}; take a smaller dt", StabilityWarning, stacklevel=2)
+        mask = None if coupling is None else _mask(edges, hidden_size).to(self.W)
+        # the spec has it: it is no part of the weights
+        self.register_buffer("mask", mask, persistent=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        inputs, units = self.input_size, self.hidden_size
+        inputs, units = self.input_size, self.reach
         both = inputs + 2 * units
         outer, inner = {"concat": (both, both), "separate": (inputs, units), "split": (inputs, 2 * units)}[self.init]
         uniform_(self.V, outer)
@@ -118,6 +128,14 @@ class CoRNNCell(Cell):
             uniform_(self.b, outer)
         uniform_(self.W, inner)
         uniform_(self.W_z, inner)
+        if self.mask is not None:
+            with torch.no_grad():
+                self.W.mul_(self.mask)
+                self.W_z.mul_(self.mask)
+
+    def coupled(self, weight: Tensor) -> Tensor:
+        """A recurrent matrix with zeros where an oscillator doesn't see another."""
+        return weight if self.mask is None else weight * self.mask
 
     def drive(self, x: Tensor) -> Tensor:
         return linear(x, self.V, self.b)
@@ -125,7 +143,7 @@ class CoRNNCell(Cell):
     def force(self, state: tuple[Tensor, ...], drive: Tensor) -> Tensor:
         y, z = state
         # the drive leads the sum: it has the type of the state, so autocast products are added in full precision
-        return torch.tanh(drive + linear(y, self.W) + linear(z, self.W_z))
+        return torch.tanh(drive + linear(y, self.coupled(self.W)) + linear(z, self.coupled(self.W_z)))
 
     def step(self, state: tuple[Tensor, ...], drive: Tensor, *, tau: Tensor | None = None) -> CoRNNState:
         y, z = state
@@ -140,10 +158,22 @@ class CoRNNCell(Cell):
         return CoRNNState(y, z)
 
     def operands(self) -> tuple[Any, ...]:
-        return self.W, self.W_z, self.V, self.b, self.dt, self.gamma, self.epsilon, self.variant == "implicit"
+        weights = (self.coupled(self.W), self.coupled(self.W_z), self.V, self.b)
+        return *weights, self.dt, self.gamma, self.epsilon, self.variant == "implicit"
 
     def order(self) -> tuple[int, int]:
         return (1, 2)
+
+    def response(self, lags: int) -> Tensor:
+        # spec sheet dfa.md 7.2: A^k B, of which the output sees y
+        power, start = transition(self.dt.detach(), self.gamma.detach(), self.epsilon.detach(), self.variant)
+        found = start.unsqueeze(0)
+        while len(found) < lags:
+            # A^0 B, ..., A^(k-1) B, and then as many again
+            found = torch.cat((found, (power @ found.unsqueeze(-1)).squeeze(-1)))
+            power = power @ power
+        # one column where all oscillators are alike
+        return (found[:lags, ..., 0] / start[..., 0]).view(lags, -1).expand(-1, self.hidden_size)
 
     def vector_field(self, state: tuple[Tensor, ...], drive: Tensor) -> CoRNNState:
         """y' and z' of the differential equation at a state, for a held drive."""
@@ -152,6 +182,28 @@ class CoRNNCell(Cell):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, variant={self.variant!r}"
+
+
+def _edges(coupling: str, units: int) -> list[tuple[int, int]]:
+    """The pairs of "0-1 1-2". Errors: ValueError naming what is no edge between two of the oscillators."""
+    if not isinstance(coupling, str):
+        raise ValueError(f"coupling must be the edges of a graph, such as '0-1 1-2', got {coupling!r}")
+    pairs = set()
+    for edge in coupling.split():
+        ends = edge.split("-")
+        numbers = sorted({int(end) for end in ends if end.isdecimal() and int(end) < units})
+        if len(ends) != 2 or len(numbers) != 2:
+            raise ValueError(f"coupling must be edges between two of the oscillators 0 to {units - 1}, got {edge!r}")
+        pairs.add((numbers[0], numbers[1]))
+    return sorted(pairs)
+
+
+def _mask(edges: Sequence[tuple[int, int]], units: int) -> Tensor:
+    """(N, N), one where an oscillator sees another or itself."""
+    low, high = torch.tensor(edges, dtype=torch.int64).reshape(-1, 2).unbind(1)
+    mask = torch.eye(units)
+    mask[low, high] = mask[high, low] = 1.0
+    return mask
 
 
 def author_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

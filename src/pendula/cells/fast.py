@@ -148,6 +148,10 @@ class FastRNNCell(Fast):
         update = phi(drive + self.times("U", self.rank_u, h))
         return FastState(torch.sigmoid(self.alpha) * update + torch.sigmoid(self.beta) * h)
 
+    def response(self, lags: int) -> Tensor:
+        k = torch.arange(lags, device=self.beta.device, dtype=self.beta.dtype)
+        return torch.pow(torch.sigmoid(self.beta.detach()), k).unsqueeze(-1).expand(-1, self.hidden_size)
+
 
 class FastGRNNCell(Fast):
     """FastRNN with a gate that reuses W and U.

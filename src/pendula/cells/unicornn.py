@@ -71,6 +71,7 @@ class UnICORNNCell(ReversibleCell):
     equation: ClassVar[str] = "y'' = -s^2 (tanh(w * y + V u + b) + alpha y),  s = sigmoid(c)"
     source: ClassVar[str] = "Rusch and Mishra 2021, arXiv 2103.05487"
     dropout_last: ClassVar[bool] = True
+    diagonal: ClassVar[bool] = True
     fused: ClassVar[FusedScan | None] = UNICORNN_SCAN
     dt = Positive()
     alpha: Tensor

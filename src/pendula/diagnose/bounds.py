@@ -31,7 +31,7 @@ from pendula.cells.qunn import QubitCell
 from pendula.diagnose.antisymmetric import AntisymmetricObserver
 from pendula.diagnose.certificate import Certificate, Statement, broken
 from pendula.diagnose.cornn import CoRNNObserver
-from pendula.diagnose.forward import Place, outputs_of
+from pendula.diagnose.forward import Place, outputs_of, recurrent
 from pendula.diagnose.gated import FastRNNObserver, LEMObserver, LSTMObserver
 from pendula.diagnose.linear import MemoryObserver, OscillatorObserver
 from pendula.diagnose.odernn import ODERNNObserver
@@ -116,6 +116,7 @@ def certify(
         raise ValueError(
             f"network must be a pendula.Model, a layer such as pendula.CoRNN, or a cell, got {type(network).__name__}"
         )
+    recurrent(network)
     for name, parameter in network.named_parameters():
         if not bool(parameter.detach().isfinite().all()):
             raise ValueError(f"{name} is not finite: the training has diverged, and no bound says anything about it")

@@ -14,7 +14,7 @@ from torch.nn.functional import linear
 from pendula import _check
 from pendula.cells import Cell
 from pendula.nets.directions import backwards, take
-from pendula.nets.model import Model, _merge
+from pendula.nets.model import Model
 from pendula.nets.recurrent import Recurrent
 from pendula.nets.scan import valid_steps
 from pendula.nets.spec import INPUT
@@ -56,6 +56,14 @@ def known(network: object) -> None:
         raise ValueError(
             f"network must be a pendula.Model or a layer such as pendula.CoRNN, got {type(network).__name__}"
         )
+    recurrent(network)
+
+
+def recurrent(network: nn.Module) -> None:
+    """Refuse a model that has no states to look at."""
+    if isinstance(network, Model) and all(node.is_map for node in network.spec.nodes):
+        names = ", ".join(dict.fromkeys(node.network for node in network.spec.nodes))
+        raise ValueError(f"this model has no recurrent layer, only {names}: it has no states over time to look at")
 
 
 def cells_of(network: Network) -> dict[Place, Cell]:
@@ -76,16 +84,13 @@ def outputs_of(network: Network, batch: Batch, scan: LayerScan) -> Tensor:
     """The outputs (T, B, O) of the last layer, as `Model.forward` and `Recurrent.forward` make them without dropout."""
     if isinstance(network, Recurrent):
         return _through(network, "layer", *_checked(network, batch, batch.x), scan)
-    x = batch.x if network.embedding is None else network.embedding(batch.x)
-    if network.spec.standardise:
-        x = (x - network.get_buffer("input_mean")) / network.get_buffer("input_scale")
-    seen = {INPUT: x}
+    seen = {INPUT: network.prepare(batch.x, batch.lengths)}
     for node in network.spec.nodes:
-        sources = [seen[name] for name in node.inputs]
-        merged = sources[0] if len(sources) == 1 else _merge(sources, node.merge)
-        layer = network.layers[node.name]
-        assert isinstance(layer, Recurrent)
-        seen[node.name] = _through(layer, node.name, *_checked(layer, batch, merged), scan)
+        merged, layer = network.gather(node, seen), network.layers[node.name]
+        if isinstance(layer, Recurrent):
+            seen[node.name] = _through(layer, node.name, *_checked(layer, batch, merged), scan)
+        else:
+            seen[node.name], _ = network.through(node, merged, lengths=batch.lengths)
     return seen[network.spec.nodes[-1].name]
 
 
@@ -94,7 +99,7 @@ def read_out(network: Network, outputs: Tensor, batch: Batch) -> Tensor:
     if isinstance(network, Recurrent):
         return outputs
     lengths = None if batch.lengths is None else batch.lengths.to(outputs.device)
-    return linear(network._pool(outputs, lengths), network.readout.weight, network.readout.bias)
+    return linear(network.pool(outputs, lengths), network.readout.weight, network.readout.bias)
 
 
 def _checked(layer: Recurrent, batch: Batch, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:

@@ -157,12 +157,12 @@ def _gradients(value: Tensor, of: Mapping[Place, Sequence[Tensor]]) -> dict[Plac
 def _last_only(network: Network, outputs: Tensor, batch: Batch) -> Tensor:
     """The same numbers, with a gradient at the last step of each direction only."""
     last = network if isinstance(network, Recurrent) else network.layers[network.spec.nodes[-1].name]
-    assert isinstance(last, Recurrent)
+    two = isinstance(last, Recurrent) and last.bidirectional
     steps, size, width = outputs.shape
     t = torch.arange(steps, device=outputs.device).reshape(-1, 1, 1)
     ends = torch.full((size,), steps) if batch.lengths is None else torch.as_tensor(batch.lengths)
-    keep = (t == ends.to(t.device).reshape(1, -1, 1) - 1).expand(steps, size, width // last.directions)
-    if last.bidirectional:
+    keep = (t == ends.to(t.device).reshape(1, -1, 1) - 1).expand(steps, size, width // (1 + two))
+    if two:
         keep = torch.cat((keep, (t == 0).expand_as(keep)), -1)
     return torch.where(keep, outputs, outputs.detach())
 
@@ -179,7 +179,10 @@ def _rival(network: Network, name: str) -> Network:
                 network.input_size, network.hidden_size, network.num_layers, network.bias, **options, **place
             )
         kept = ("hidden_size", "name", "inputs", "merge", "num_layers", "bias", "bidirectional", "residual")
-        nodes = tuple(Node(network=name, **{k: getattr(node, k) for k in kept}) for node in network.spec.nodes)
+        nodes = tuple(
+            node if node.is_map else Node(network=name, **{k: getattr(node, k) for k in kept})
+            for node in network.spec.nodes
+        )
         rival = Model(replace(network.spec, nodes=nodes), **place)
     shared = {k: v for k, v in network.state_dict().items() if k.startswith(("embedding.", "input_"))}
     rival.load_state_dict(shared, strict=False)

@@ -79,6 +79,7 @@ def fit(
     fabric = fabric or make_fabric(training)
     rule = rule or training.make_rule()
     refuse(model, task, training, fabric.world_size)
+    rule.prepare(model)
     folder.mkdir(parents=True, exist_ok=True)
     if not resume and (folder / RESUME_FILE).exists():
         raise DataError(f"{folder} holds a run: resume it, or give another folder")
@@ -89,7 +90,7 @@ def fit(
     module = fabric.setup_module(model)
     optimiser = training.make_optimiser(model)
     stepper: Any = fabric.setup_optimizers(optimiser)
-    at = read_resume(folder, plan, model, optimiser) if (folder / RESUME_FILE).exists() else Progress()
+    at = read_resume(folder, plan, model, optimiser, rule) if (folder / RESUME_FILE).exists() else Progress()
     _gather_loss(fabric, at, first=True)
     if fabric.is_global_zero:
         # what a killed process left half written
@@ -140,7 +141,7 @@ def fit(
                     at.seconds, began = at.seconds + time.perf_counter() - began, time.perf_counter()
                     _gather_loss(fabric, at)
                     if fabric.is_global_zero:
-                        write_resume(folder, plan, at, model, optimiser)
+                        write_resume(folder, plan, at, model, optimiser, rule)
                 if halt or late:
                     stopped, why = (Interrupted, "stopped") if halt else (OutOfTime, "out of time")
                     raise stopped(f"{why} at epoch {at.epoch + 1}, batch {at.batch}; {folder} can be resumed")
@@ -168,7 +169,7 @@ def fit(
                 if better:
                     save(model, folder / "best", overwrite=True)
                 save(model, folder / "last", overwrite=True)
-                write_resume(folder, plan, at, model, optimiser)
+                write_resume(folder, plan, at, model, optimiser, rule)
                 record.add(line)
                 if report is not None:
                     report(at, batches, line["train_loss"])
@@ -232,6 +233,16 @@ def refuse(model: Model, task: Task, training: Training, world: int) -> None:
             f"window={training.window} (truncated BPTT) can't be used with bidirectional=True: the backward direction "
             "would start each window from the past; leave one of them out"
         )
+    training.make_rule().prepare(model)
+    if training.certify and all(node.is_map for node in model.spec.nodes):
+        raise ValueError("certify checks what is proven of recurrent networks, and this model is none: leave it out")
+    if training.rule != "bptt":
+        if world > 1:
+            raise ValueError("a learning rule other than bptt runs in one process: use devices=1")
+        if training.precision == "bf16-mixed":
+            raise ValueError("a learning rule other than bptt has no bf16-mixed: use precision 32-true or 64-true")
+        if training.window is not None:
+            raise ValueError("window is that of truncated bptt: leave it out, and see window of the rule")
     if training.window is not None and world > 1:
         raise ValueError("window (truncated BPTT) runs in one process: leave window out, or use devices=1")
 
@@ -240,7 +251,7 @@ def _plan(model: Model, task: Task, training: Training) -> str:
     """A digest of what decides the result, to refuse resuming something else."""
     # a setting that stands at its default is left out: a run goes on after an update that brought a new one
     usual = asdict(Training())
-    silent = ("certify", "save_every", "tensorboard")
+    silent = ("align", "certify", "save_every", "tensorboard")
     decides = {k: v for k, v in asdict(training).items() if k not in silent and v != usual[k]}
     facts = {"model": model.spec.to_dict(), "task": task.name, "data": task.digest(), "training": decides}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

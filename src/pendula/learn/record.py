@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pendula._check import DataError
+from pendula.learn.rule import LearningRule
 from pendula.nets.checkpoint import read_tensors, write_tensors, write_whole
 
 RESUME_FILE, RECORD_FILE = "resume.safetensors", "record.jsonl"
@@ -35,17 +36,25 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def write_resume(folder: Path, plan: str, at: Progress, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """One file, replaced whole: weights, optimiser state and place. `plan` names what the run was started with."""
+def write_resume(
+    folder: Path, plan: str, at: Progress, model: nn.Module, optimiser: torch.optim.Optimizer, rule: LearningRule
+) -> None:
+    """One file, replaced whole: weights, optimiser state, the learning rule's tensors, and place.
+
+    `plan` names what the run was started with.
+    """
     tensors: dict[str, Tensor] = {f"model/{name}": t for name, t in model.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
         for key, value in state.items():
             tensors[f"optimiser/{index}/{key}"] = torch.as_tensor(value)
+    tensors |= {f"rule/{name}": t for name, t in rule.tensors().items()}
     write_tensors(folder / RESUME_FILE, tensors, {"plan": plan, "progress": json.dumps(asdict(at))})
 
 
-def read_resume(folder: Path, plan: str, model: nn.Module, optimiser: torch.optim.Optimizer) -> Progress:
-    """Put model and optimiser back. Errors: DataError if the file is damaged or of a run with another plan."""
+def read_resume(
+    folder: Path, plan: str, model: nn.Module, optimiser: torch.optim.Optimizer, rule: LearningRule
+) -> Progress:
+    """Put model, optimiser and rule back. Errors: DataError if the file is damaged or of a run with another plan."""
     tensors, notes = read_tensors(folder / RESUME_FILE)
     if notes.get("plan") != plan:
         raise DataError(
@@ -57,8 +66,14 @@ def read_resume(folder: Path, plan: str, model: nn.Module, optimiser: torch.opti
         if name.startswith("optimiser/"):
             _, index, key = name.split("/")
             state.setdefault(int(index), {})[key] = tensor
+    rule.restore(rule_tensors(tensors))
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     return Progress(**json.loads(notes["progress"]))
+
+
+def rule_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a resume file holds of the learning rule."""
+    return {name.removeprefix("rule/"): t for name, t in tensors.items() if name.startswith("rule/")}
 
 
 def where(folder: Path) -> Progress:

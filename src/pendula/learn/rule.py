@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,23 +14,31 @@ from pendula.cells import Cell
 from pendula.tasks.base import Batch
 
 Loss = Callable[[Tensor, Batch], Tensor]
-Backward = Callable[[Tensor], Any]
+Backward = Callable[..., Any]
 Carried = dict[str, Any] | None
 
 
 class LearningRule(Protocol):
     """What `fit` asks of a rule.
 
-    `windows` cuts a batch into the pieces that get an optimiser step each; calling the rule on a piece runs the
-    model from a carried state, leaves a gradient in every parameter through `backward`, and returns the loss (a
-    detached mean over the piece's targets) and the state to carry on, detached.
+    `prepare` refuses a model that the rule can't train, with a ValueError. `windows` cuts a batch into the pieces that
+    get an optimiser step each; calling the rule on a piece runs the model from a carried state, leaves a gradient in
+    every parameter through `backward` (called as `Tensor.backward` is), and returns the loss (a detached mean over the
+    piece's targets) and the state to carry on, detached. `tensors` are the rule's own, which a checkpoint keeps and
+    `restore` puts back.
     """
+
+    def prepare(self, model: nn.Module) -> None: ...
 
     def windows(self, batch: Batch) -> Iterator[tuple[Batch, Tensor | None]]: ...
 
     def __call__(
         self, model: nn.Module, batch: Batch, loss: Loss, backward: Backward, state: Carried = None
     ) -> tuple[Tensor, Carried]: ...
+
+    def tensors(self) -> dict[str, Tensor]: ...
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,9 @@ class BPTT:
     def __post_init__(self) -> None:
         if self.window is not None:
             positive_int("window", self.window)
+
+    def prepare(self, model: nn.Module) -> None:
+        """Any model that autograd can run through."""
 
     def windows(self, batch: Batch) -> Iterator[tuple[Batch, Tensor | None]]:
         """Pieces, each with the rows of the piece before that go on (None: all)."""
@@ -81,6 +92,13 @@ class BPTT:
         share = value * batch.share
         backward(share if penalty is None else share + penalty)
         return value.detach(), {name: type(s)(*(t.detach() for t in s)) for name, s in final.items()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """None: there is nothing to keep."""
+        return {}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Nothing to put back."""
 
 
 def penalties(model: nn.Module) -> Tensor | None:

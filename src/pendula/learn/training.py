@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from pendula._check import finite_number, one_of, positive_int, probability
+from pendula._check import finite_number, known_keys, one_of, positive_int, probability
+from pendula.learn.dfa import DFA, ReadoutOnly
 from pendula.learn.geodesic import OPTIMISERS, make_optimiser
 from pendula.learn.rule import BPTT, LearningRule
 
 SCHEDULES = ("constant", "cosine", "drop")
+RULES = ("bptt", "dfa", "readout")
 
 
 class Diverged(RuntimeError):
@@ -49,10 +52,15 @@ class Training:
         input_noise: standard deviation of the Gaussian noise added to the inputs (in their units) while training.
         label_smoothing: share of each target that is spread over all classes, in [0, 1); for tasks with one class per
             sequence.
-        rule: bptt, backpropagation through time.
+        rule: bptt, backpropagation through time; readout, which trains the read-out alone; or dfa, direct feedback
+            alignment, whose options follow a point (--train.rule dfa --train.rule.sparsity 0.9; in a file a table with
+            name = "dfa"): plan, boundary, source, time, discount, window, kind, sparsity, pattern, scale, seed, groups,
+            as in `pendula.learn.dfa.DFA`.
         window: steps that the gradient runs through (truncated bptt); the whole sequence when null.
         select: which weights are kept and tested: best by the validation metric, or those of the last epoch.
         patience: stop after this many epochs without a better validation metric; never when null.
+        align: optimiser batches between two measurements of the angle between the rule's update and that of
+            backpropagation, layer by layer, which stand in the result; never when null.
         certify: optimiser batches between two checks of the proven bounds (`pendula.diagnose`), on four sequences of a
             batch; what was broken stands in the result; never when null.
         save_every: optimiser batches between two resume files inside an epoch; only at its end when null.
@@ -77,10 +85,11 @@ class Training:
     clip_norm: float | None = None
     input_noise: float = 0.0
     label_smoothing: float = 0.0
-    rule: Literal["bptt"] = "bptt"
+    rule: str | dict[str, Any] = "bptt"
     window: int | None = None
     select: Literal["best", "last"] = "best"
     patience: int | None = None
+    align: int | None = None
     certify: int | None = None
     save_every: int | None = None
     seed: int = 0
@@ -92,7 +101,7 @@ class Training:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "devices"):
             positive_int(name, getattr(self, name))
-        for name in ("window", "patience", "certify", "save_every"):
+        for name in ("window", "patience", "align", "certify", "save_every"):
             if getattr(self, name) is not None:
                 positive_int(name, getattr(self, name))
         positive_int("warmup_steps", self.warmup_steps, least=0)
@@ -104,7 +113,9 @@ class Training:
                 'select="last" keeps the weights of the last epoch, and patience waits for better ones: drop one'
             )
         one_of("schedule", self.schedule, SCHEDULES)
-        one_of("rule", self.rule, ("bptt",))
+        object.__setattr__(self, "rule", _written_out(self.rule))
+        if self.align is not None and self.rule == "bptt":
+            raise ValueError("align compares a learning rule with bptt, and the rule is bptt: leave align out")
         one_of("accelerator", self.accelerator, ("auto", "cpu", "cuda", "mps"))
         one_of("precision", self.precision, ("32-true", "64-true", "bf16-mixed"))
         here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -121,7 +132,10 @@ class Training:
         object.__setattr__(self, "drop_after", tuple(self.drop_after))
 
     def make_rule(self) -> LearningRule:
-        return BPTT(self.window)
+        """A new one, which has drawn nothing yet."""
+        if isinstance(self.rule, str):
+            return BPTT(self.window) if self.rule == "bptt" else ReadoutOnly()
+        return DFA(**{name: value for name, value in self.rule.items() if name != "name"})
 
     def make_optimiser(self, model: nn.Module) -> torch.optim.Optimizer:
         options = {"weight_decay": self.weight_decay}
@@ -142,3 +156,20 @@ class Training:
         elif self.schedule == "drop":
             factor *= self.drop_factor ** sum(epoch >= after for after in self.drop_after)
         return self.learning_rate * factor
+
+
+def _written_out(rule: Any) -> str | dict[str, Any]:
+    """ "bptt", or a rule's name and all its options: a file must mean the same when a default changes."""
+    given = dict(rule) if isinstance(rule, Mapping) else {"name": rule}
+    if "name" not in given:
+        raise ValueError(f"rule needs a name beside {', '.join(given)}: name = one of {', '.join(RULES)}")
+    name: str = one_of("rule", given.pop("name"), RULES)
+    if name != "dfa":
+        known_keys(f"rule {name}", given, [])
+        return name
+    known_keys("rule dfa", given, DFA.options())
+    made = DFA(**given)
+    options = {name: getattr(made, name) for name in DFA.options()}
+    # lists, as JSON has them
+    options["plan"] = made.plan if isinstance(made.plan, str) else [list(part) for part in made.plan]
+    return {"name": "dfa", **options}

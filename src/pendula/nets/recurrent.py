@@ -226,7 +226,7 @@ class Recurrent(nn.Module):
             if direction == 0:
                 out, final = run(cell, x, state, lengths=lengths, tau=timespans, backend=self.backend)
             else:
-                back = backwards(lengths, *x.shape[:2], x.device)
+                back = backwards(lengths, x.shape[0], x.shape[1], x.device)
                 tau = None
                 if timespans is not None:
                     # the gap between two samples is one and the same in both directions

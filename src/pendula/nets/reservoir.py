@@ -66,6 +66,7 @@ class Reservoir:
             raise ValueError("a reservoir reads numbers, not tokens: embed them first, and leave vocabulary out")
         self.model = Model(spec, backend=backend, device=device, dtype=dtype).eval()
         self.model.layers.requires_grad_(False)
+        self.model.merges.requires_grad_(False)
 
     @classmethod
     def of(

@@ -1,4 +1,4 @@
-"""A model as plain data: a graph of recurrent layers with a read-out."""
+"""A model as plain data: a graph of layers with a read-out."""
 
 from __future__ import annotations
 
@@ -13,26 +13,33 @@ from torch import Tensor, nn
 
 from pendula import _check
 from pendula.cells import CELLS
+from pendula.nets.maps import MAPS
 
-POOLS = ("last", "mean", "steps")
-MERGES = ("concat", "sum")
+POOLS = ("last", "mean", "steps", "flatten")
+IMAGE_POOLS = ("mean", "flatten")
+MERGES = ("concat", "sum", "mean", "weighted", "attention")
 INPUT = "input"
 TOKEN_DROPOUTS = ("embedding_dropout", "token_dropout")
 
 
 @dataclass(frozen=True)
 class Node:
-    """One recurrent layer of the graph.
+    """One layer of the graph: a recurrent one, or a map without state.
 
     Args:
-        network: a name of `pendula.cells.CELLS`.
-        hidden_size: N, units of each cell.
+        network: a name of `pendula.cells.CELLS`, or of `pendula.nets.maps.MAPS`.
+        hidden_size: N, units of each cell; channels or features of a map.
         name: unique; "layer0", "layer1", … when empty.
         inputs: names of nodes before this one, or "input"; the node before when empty.
-        merge: several inputs are set side by side ("concat") or added ("sum", same sizes).
+        merge: several inputs are set side by side ("concat"), added ("sum", same sizes), averaged ("mean", same sizes),
+            or merged with learned weights ("weighted", "attention": `pendula.nets.merge`; all become as wide as the
+            last).
         num_layers, bias, dropout, bidirectional, residual, dropout_last, physics: as in `pendula.Recurrent`; physics
             holds numbers, words and lists only (a list of numbers: one per layer; a list of lists: one per layer and
-            unit).
+            unit). Of these, a map has bias (where it has one) and dropout, and its physics are its options.
+        module: name of the group of nodes that it belongs to, for rules that learn group by group.
+        resolution: (H, W) that images are average-pooled to before they are merged; the smallest height and width
+            among the inputs when None.
     """
 
     network: str
@@ -47,40 +54,64 @@ class Node:
     residual: bool = False
     dropout_last: bool | None = None
     physics: dict[str, Any] = field(default_factory=dict)
+    module: str = ""
+    resolution: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        _check.one_of("network", self.network, CELLS)
+        _check.one_of("network", self.network, (*CELLS, *MAPS))
         _check.one_of("merge", self.merge, MERGES)
         _check.positive_int("hidden_size", self.hidden_size)
         _check.positive_int("num_layers", self.num_layers)
         _check.probability("dropout", self.dropout)
         if not isinstance(self.physics, Mapping):
             raise ValueError(f"physics must be a table of names and values, got {type(self.physics).__name__}")
-        CELLS[self.network].check_physics(self.physics)
+        if not isinstance(self.module, str):
+            raise ValueError(f"module must be a name, got {self.module!r}")
+        kind = MAPS[self.network] if self.is_map else CELLS[self.network]
+        kind.check_physics(self.physics)
         object.__setattr__(self, "inputs", tuple(self.inputs))
+        if self.resolution is not None:
+            object.__setattr__(self, "resolution", _height_and_width("resolution", self.resolution))
+        if self.is_map:
+            self._check_map()
         # defaults are written out: a file must mean the same network when a later version changes them
-        if self.dropout_last is None:
+        elif self.dropout_last is None:
             object.__setattr__(self, "dropout_last", CELLS[self.network].dropout_last)
-        physics = {**CELLS[self.network].physics(), **self.physics}
+        physics = {**kind.physics(), **self.physics}
         object.__setattr__(self, "physics", {k: _plain(v, self.num_layers) for k, v in physics.items()})
+
+    @property
+    def is_map(self) -> bool:
+        """Whether the node carries no state."""
+        return self.network in MAPS
+
+    def _check_map(self) -> None:
+        usual = {"num_layers": 1, "bidirectional": False, "residual": False, "dropout_last": None}
+        usual |= {} if MAPS[self.network].has_bias else {"bias": True}
+        for name, value in usual.items():
+            if getattr(self, name) != value:
+                raise ValueError(f"{self.network} is one map and has no {name}: leave {name} out")
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A whole model: standardise, run the nodes in order, pool over time, read out linearly.
+    """A whole model: standardise, run the nodes in order, pool over time or pixels, read out linearly.
 
     Args:
         input_size: I, features of the input; with a vocabulary, numbers per token (the size of the embedding).
         output_size: C, numbers per prediction: classes, or regression targets.
         nodes: the layers, each after those it reads; the last one is read out.
         pool: what the read-out sees: "last" (the output at each sequence's last step; for two directions the last
-            of each), "mean" (over the valid steps) or "steps" (a prediction at every step).
+            of each), "mean" (over the valid steps) or "steps" (a prediction at every step); of images "mean" (over the
+            pixels) or "flatten" (all numbers).
         standardise: whether the model subtracts a mean and divides by a scale per feature, kept with its weights.
         labels: names of the classes, if there are any.
         vocabulary: V, for text: the input is token ids (T, B), int64, from 0 (padding) to V - 1, and a trained table
             with a row of `input_size` numbers per token stands before the nodes.
         embedding_dropout: probability that a column of that table is dropped, one mask per sequence.
         token_dropout: probability that a token's whole row is dropped, one mask per batch.
+        image: (H, W), for images: the input is still a sequence (T, B, I), of the T = H W pixels row by row and their I
+            channels; the nodes, all of them maps, see images.
 
     >>> spec = ModelSpec(9, 2, (Node("CoRNN", 64, physics={"dt": 0.1}),))
     >>> ModelSpec.from_dict(spec.to_dict()) == spec
@@ -96,6 +127,7 @@ class ModelSpec:
     vocabulary: int | None = None
     embedding_dropout: float = 0.0
     token_dropout: float = 0.0
+    image: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         _check.positive_int("input_size", self.input_size)
@@ -127,6 +159,7 @@ class ModelSpec:
             named.append(Node(**{**_shallow(node), "name": name, "inputs": inputs}))
             seen.append(name)
         object.__setattr__(self, "nodes", tuple(named))
+        self._check_image()
 
     def _check_tokens(self) -> None:
         for name in TOKEN_DROPOUTS:
@@ -139,9 +172,34 @@ class ModelSpec:
         if self.standardise:
             raise ValueError("standardise=True scales numbers, and a vocabulary makes the input tokens: leave one out")
 
+    def _check_image(self) -> None:
+        if self.image is None:
+            if self.pool == "flatten":
+                raise ValueError(f"pool='flatten' is for images: take one of {', '.join(POOLS[:3])}, or give image")
+            for node in self.nodes:
+                if node.resolution or (node.is_map and MAPS[node.network].images_only):
+                    what = "has a resolution" if node.resolution else f"is {node.network}, which reads images"
+                    raise ValueError(f"node {node.name!r} {what}, and the model reads sequences: give image=(H, W)")
+            return
+        object.__setattr__(self, "image", _height_and_width("image", self.image))
+        if self.vocabulary is not None:
+            raise ValueError("image makes the input pixels, and a vocabulary makes it tokens: leave one out")
+        if self.pool not in IMAGE_POOLS:
+            raise ValueError(f"pool of images must be one of {', '.join(IMAGE_POOLS)}, got {self.pool!r}")
+        for node in self.nodes:
+            if not node.is_map:
+                raise ValueError(
+                    f"node {node.name!r} is {node.network}, which reads sequences, and image={self.image} makes images "
+                    f"of them: take maps ({', '.join(MAPS)}), or leave image out"
+                )
+
     def to_dict(self) -> dict[str, Any]:
         """Numbers, words, lists and dicts only: what JSON and TOML can hold."""
         data = cast(dict[str, Any], _listed(asdict(self)))
+        for node in data["nodes"]:
+            # as it was before there were modules: see below
+            if not node["module"]:
+                del node["module"]
         if self.vocabulary is None:
             # as it was before there were tokens: runs that are under way compare specs
             for name in TOKEN_DROPOUTS:
@@ -157,6 +215,12 @@ class ModelSpec:
             _refuse_keys("a node of a model spec", node, Node)
             nodes.append(Node(**node))
         return cls(**{**data, "nodes": tuple(nodes)})
+
+
+def _height_and_width(name: str, value: Any) -> tuple[int, int]:
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise ValueError(f"{name} must be two whole numbers, height and width, got {value!r}")
+    return _check.positive_int(name, value[0]), _check.positive_int(name, value[1])
 
 
 def _shallow(node: Any) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Shape:
     irregular: bool = False
     vocabulary: int | None = None
     labels: tuple[str, ...] | None = None
+    image: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,10 @@ def _table(where: str, name: str, given: Mapping[str, Any]) -> Table:
     known_keys(words, given, ["title", "metric", "data", "shape", "task", "note"])
     one_of(f"{words}: metric", given["metric"], METRICS)
     known_keys(f"{words}, shape", given["shape"], [f.name for f in fields(Shape)])
-    return Table(name, **{**given, "shape": Shape(**given["shape"])})
+    shape = dict(given["shape"])
+    if "image" in shape:
+        shape["image"] = tuple(shape["image"])
+    return Table(name, **{**given, "shape": Shape(**shape)})
 
 
 def _inherited(where: str, given: Mapping[str, Any], before: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

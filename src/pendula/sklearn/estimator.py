@@ -28,7 +28,7 @@ from pendula.nets import Model, ModelSpec
 from pendula.sklearn.sequences import from_block, from_list, from_rows, held_out, is_list, spans_of
 from pendula.tasks.base import Sequences, StoredTask
 
-FURTHER = ("bases_rate", "drop_after", "drop_factor", "input_noise", "momentum", "select", "warmup_steps")
+FURTHER = ("bases_rate", "drop_after", "drop_factor", "input_noise", "momentum", "rule", "select", "warmup_steps")
 """Settings of `Training` that have no argument of their own."""
 
 

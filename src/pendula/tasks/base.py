@@ -121,6 +121,7 @@ class Task(ABC):
         provenance: where the data comes from and whether it is exact, in a sentence.
         irregular: whether the sequences come with timespans.
         vocabulary: how many tokens there are, padding included, where the inputs are token ids; else None.
+        image: (H, W) where the steps are the pixels of an image row by row; else None.
         baseline: the loss without memory (the best constant prediction, say), where it is known.
         notes: what was found while reading (missing values, irregular times), a sentence each.
     """
@@ -137,6 +138,7 @@ class Task(ABC):
     standardise: bool = False
     irregular: bool = False
     vocabulary: int | None = None
+    image: tuple[int, int] | None = None
     baseline: float | None = None
 
     @abstractmethod

@@ -122,7 +122,7 @@ class SCIFAR10(StoredTask):
 
     name: ClassVar[str] = "scifar10"
     summary: ClassVar[str] = "CIFAR-10 pixel by pixel, 1024 steps of 3"
-    output_size, labels = 10, LABELS
+    output_size, labels, image = 10, LABELS, (SIDE, SIDE)
 
     def __init__(
         self, images: str = "auto", validation_size: int = 5000, split_seed: int = 0, standardise: bool = True

@@ -30,6 +30,7 @@ class Digits(StoredTask):
     name: ClassVar[str] = "digits"
     summary: ClassVar[str] = "8 x 8 handwritten digits pixel by pixel, 64 steps (bundled with scikit-learn)"
     provenance = "exact: bundled with scikit-learn"
+    image: tuple[int, int] | None = (8, 8)
 
     def __init__(self, permuted: bool = False) -> None:
         try:
@@ -39,6 +40,7 @@ class Digits(StoredTask):
         pixels, label = load_digits(return_X_y=True)
         x = torch.from_numpy(pixels / 16.0).float().unsqueeze(-1)
         if permuted:
+            self.image = None
             x = x[:, torch.randperm(64, generator=generator_for(64))]
         y = torch.from_numpy(label).long()
         train, validation, test = split(len(y), (1197 / 1797, 300 / 1797, 300 / 1797), seed=0)
@@ -60,6 +62,7 @@ class SMNIST(StoredTask):
     name: ClassVar[str] = "smnist"
     summary: ClassVar[str] = "MNIST pixel by pixel, 784 steps"
     provenance = "exact: the four published files"
+    image: tuple[int, int] | None = (28, 28)
 
     def __init__(self, split_seed: int = 0) -> None:
         train, test = (self._read(kind) for kind in ("train", "t10k"))
@@ -91,6 +94,7 @@ class PSMNIST(SMNIST):
 
     name: ClassVar[str] = "psmnist"
     summary: ClassVar[str] = "MNIST pixel by pixel in a fixed random order, 784 steps"
+    image = None
 
     def __init__(self, permutation_seed: int = 12008, split_seed: int = 0) -> None:
         self.permutation_seed = permutation_seed

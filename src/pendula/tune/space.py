@@ -15,6 +15,7 @@ from pendula._check import DataError, finite_number, known_keys, one_of, positiv
 from pendula.cells import CELLS
 from pendula.experiment import Experiment, ModelChoice, TaskChoice
 from pendula.learn.training import Training
+from pendula.nets.images import IMAGE_NETWORKS, physics_of
 from pendula.tasks import TASKS
 
 SAMPLERS = ("tpe", "random")
@@ -141,7 +142,7 @@ class Space:
             table[last] = value
         data["train"]["seed"] = data["train"].get("seed", Training.seed) + number
         if NETWORK in values and "physics" in data["model"]:
-            known = CELLS[values[NETWORK]].physics()
+            known = physics_of(values[NETWORK])
             data["model"]["physics"] = {k: v for k, v in data["model"]["physics"].items() if k in known}
         options = data["task"].get("options", {})
         if "path" in options:
@@ -166,7 +167,7 @@ class Space:
     def _applies(self, path: str, drawn: Mapping[str, Any]) -> bool:
         if not path.startswith(PHYSICS) or NETWORK not in drawn:
             return True
-        return path.removeprefix(PHYSICS) in CELLS[drawn[NETWORK]].physics()
+        return path.removeprefix(PHYSICS) in physics_of(drawn[NETWORK])
 
 
 def read_space(path: Path) -> Space:
@@ -197,11 +198,11 @@ def _leaves(tables: Any, above: str = "") -> dict[str, dict[str, Any]]:
 def _networks(base: Mapping[str, Any], given: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The networks that trials can have."""
     names = given.get(NETWORK, {}).get("choices", [base["model"].get("network", ModelChoice.network)])
-    return [one_of(NETWORK, name, CELLS) for name in names] if isinstance(names, list) else []
+    return [one_of(NETWORK, name, (*CELLS, *IMAGE_NETWORKS)) for name in names] if isinstance(names, list) else []
 
 
 def _physics(networks: list[str]) -> dict[str, Any]:
-    return {name: default for network in networks for name, default in CELLS[network].physics().items()}
+    return {name: default for network in networks for name, default in physics_of(network).items()}
 
 
 def _parameter(path: str, given: dict[str, Any], base: Mapping[str, Any], networks: list[str]) -> Parameter:
