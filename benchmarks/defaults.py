@@ -21,7 +21,7 @@ import torch
 
 from pendula import Model, StabilityWarning
 from pendula.circumstances import circumstances
-from pendula.experiment import ModelChoice
+from pendula.choices import ModelChoice
 from pendula.learn.fit import fit
 from pendula.learn.training import Diverged, Training
 from pendula.tasks import TASKS

@@ -23,6 +23,7 @@ LEVEL = {
     "diagnose": 4,
     "search": 5,
     "circumstances": 5,
+    "choices": 5,
     "experiment": 5,
     "papers": 5,
     "predictions": 5,
@@ -41,8 +42,8 @@ LEVEL = {
 
 SIDEWAYS = {
     # an experiment hands a search what it evaluates with; the command line shows the rest
-    "experiment": {"search", "circumstances"},
-    "papers": {"experiment"},
+    "experiment": {"search", "circumstances", "choices"},
+    "papers": {"experiment", "choices"},
     "bench": {"report"},
     "words": {"bench"},
     "demo": {"report"},
@@ -118,7 +119,7 @@ def test_imports_go_down_only(module: str) -> None:
 
 def test_parts_at_one_level_import_one_another_in_one_order_only() -> None:
     seen: set[str] = set()
-    order = "search circumstances experiment papers report bench words demo tune listing subjects cli"
+    order = "search circumstances choices experiment papers report bench words demo tune listing subjects cli"
     for part in order.split():
         assert SIDEWAYS.get(part, set()) <= seen
         seen.add(part)

@@ -27,7 +27,8 @@ except ImportError as error:
 
 import pendula
 from pendula._check import BackendError, DataError, one_of, positive_int, seconds_of
-from pendula.experiment import Experiment, ModelChoice, TaskChoice, files_of, open_run, read_config, run
+from pendula.choices import ModelChoice, TaskChoice
+from pendula.experiment import Experiment, files_of, open_run, read_config, run
 from pendula.learn.training import Diverged, Training
 
 WRONG, DATA, DIVERGED, INTERRUPTED = 2, 3, 4, 130

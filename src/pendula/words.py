@@ -17,7 +17,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_loader
 
 import pendula
 from pendula.bench.cases import CASES, SWEEP
-from pendula.experiment import ModelChoice, TaskChoice
+from pendula.choices import ModelChoice, TaskChoice
 from pendula.learn.training import Training
 
 EXAMPLES = """examples:

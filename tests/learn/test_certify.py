@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pendula import Model, StabilityWarning
-from pendula.experiment import Experiment, ModelChoice, TaskChoice, run
+from pendula.choices import ModelChoice, TaskChoice
+from pendula.experiment import Experiment, run
 from pendula.learn.fit import fit
 from pendula.learn.training import Training
 from pendula.nets.spec import Node

@@ -13,8 +13,9 @@ from sklearn.datasets import load_digits
 from tests import tolerance
 from torch.testing import assert_close
 
+from pendula.choices import ModelChoice, TaskChoice
 from pendula.cli import main
-from pendula.experiment import Experiment, ModelChoice, TaskChoice, run
+from pendula.experiment import Experiment, run
 from pendula.learn.training import OutOfTime, Training
 from pendula.listing import LISTS
 from pendula.nets import Model, load

@@ -11,8 +11,8 @@ import torch
 
 from pendula import Model, ModelSpec, Node
 from pendula._check import DataError
+from pendula.choices import ModelChoice
 from pendula.cli import main
-from pendula.experiment import ModelChoice
 from pendula.learn.fit import evaluate, fit
 from pendula.learn.training import Training
 from pendula.tasks.base import Sequences, StoredTask

@@ -13,7 +13,8 @@ from torch.testing import assert_close
 
 from pendula import Model, ModelSpec, Node, ShapeError
 from pendula.diagnose import certify, gradient_flow
-from pendula.nets.maps import MAPS, Conv, Identity, Linear, Map, Pool
+from pendula.nets.map import Map
+from pendula.nets.maps import MAPS, Conv, Identity, Linear, Pool
 from pendula.nets.merge import Attention, Weighted
 from pendula.tasks.base import Batch
 from tests import tolerance

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pendula._check import DataError
-from pendula.experiment import TaskChoice
+from pendula.choices import TaskChoice
 from pendula.nets import Model
 from pendula.papers import Entry, Shape, Table, find, read_papers
 from pendula.papers.paper import parse

@@ -3,6 +3,7 @@
 from pendula.diagnose.advice import Advice, advise
 from pendula.diagnose.bounds import BrokenBound, Watch, certify
 from pendula.diagnose.certificate import Certificate, broken
+from pendula.diagnose.diagnosis import Diagnosis, examine
 from pendula.diagnose.gradients import GradientFlow, gradient_flow
 from pendula.diagnose.spectrum import LayerSpectrum, spectrum
 from pendula.diagnose.verdict import LayerGradients
@@ -11,6 +12,7 @@ __all__ = [
     "Advice",
     "BrokenBound",
     "Certificate",
+    "Diagnosis",
     "GradientFlow",
     "LayerGradients",
     "LayerSpectrum",
@@ -18,6 +20,7 @@ __all__ = [
     "advise",
     "broken",
     "certify",
+    "examine",
     "gradient_flow",
     "spectrum",
 ]

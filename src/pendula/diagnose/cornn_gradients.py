@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from pendula.diagnose.certificate import Certificate, Statement
-from pendula.diagnose.trajectory import Stretch, Worst, largest_gain
+from pendula.diagnose.trajectory import Stretch, Worst, follow, largest_gain
 from pendula.math.oscillator import damping, transition
 from pendula.nets.scan import run
 
@@ -111,8 +111,8 @@ class Gradients:
         for k in range(steps):
             z = kappa[k] * z + eta[k] * (slope[k] * (linear(y, cell.W) + linear(z, cell.W_z)) - of.gamma * y)
             y = y + h[k] * z
-            changes.append(torch.stack((y, z)))
-        seen = torch.stack(changes, 1)
+            changes.append((y, z))
+        seen = torch.stack(follow(cell, stretch, size, (self.change[0], self.change[1]), changes))
         grown = self.log_scale + (self._size(seen, wide) / self.start).log()
         # from one norm into the next, where the steps differ
         past = torch.cat((wide[:1] if self.omega is None else self.omega.unsqueeze(0), wide[:-1]))

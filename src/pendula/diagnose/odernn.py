@@ -15,13 +15,13 @@ from pendula.diagnose.certificate import Certificate, Statement
 from pendula.diagnose.trajectory import Observer, Point, Stretch, Worst, largest_gain, numbers
 from pendula.math.schemes import semi_implicit_step
 from pendula.math.stability import (
-    antisymmetric_gain,
     euler_contracts,
     euler_nonexpansive,
     euler_step_bound,
     linear_part_decays,
     linear_part_steps,
 )
+from pendula.nets.jacobian import step_jacobian
 
 # terms of a sum over the memory of the linear part that are added up at most
 TERMS = 100_000
@@ -77,7 +77,7 @@ C5 = Statement(
 C6 = Statement(
     "C6: antisymmetric and damped",
     "For J = S - gamma I, S antisymmetric, Euler contracts up to h = 2 gamma / (gamma^2 + |S|^2). Measured: the gain "
-    "sqrt((1 - h gamma)^2 + h^2 |S|^2), at rest, where the slopes of tanh are 1.",
+    "of a step, sqrt((1 - h gamma)^2 + h^2 |S|^2), at rest, where the slopes of tanh are 1.",
     "odernn.md C6 [R][V]; elsewhere C7 asks for C2",
 )
 
@@ -97,13 +97,12 @@ class ODERNNObserver(Observer[ODERNNCell]):
         cell = self.cell
         z = cell._derivatives(stretch.after[0])
         self.largest = torch.maximum(self.largest, (z.abs() * stretch.runs[..., None, None]).amax((0, 1)))
-        before: Tensor | None = None
+        before: Point | None = None
         for point in self.points(stretch, stretch.runs.shape[1]):
             self._look(point)
-            z, h = cell._derivatives(point.state[0]), self._step(point)
             if before is not None and cell.scheme is not None:
-                self._part(before[:1], z[:1], point.drive[:1], h[:1])
-            before = z
+                self._part(before, point)
+            before = point
 
     def _step(self, point: Point) -> Tensor:
         """h of each number of a state, (b, t N)."""
@@ -149,13 +148,16 @@ class ODERNNObserver(Observer[ODERNNCell]):
             allowed = min(euler_step_bound(self._scaled(s, point.drive, h)) for s in stages)
             self.c5 = max(self.c5, 1 / max(cell.scheme.ssp * allowed, 1e-300))
 
-    def _part(self, u: Tensor, v: Tensor, drive: Tensor, h: Tensor) -> None:
-        """Two visited states (1, t, N) under one input."""
-        du = (u - v).flatten(1)
-        dF = h * (self.cell.field(u, drive) - self.cell.field(v, drive)).flatten(1)
+    def _part(self, one: Point, other: Point) -> None:
+        """Two visited states under the input of the second."""
+        cell, drive, tau = self.cell, other.drive[:1], None if other.tau is None else other.tau[:1]
+        u, v = (cell._derivatives(point.state[0][:1]) for point in (one, other))
+        du, dF = (u - v).flatten(1), self._step(other)[:1] * (cell.field(u, drive) - cell.field(v, drive)).flatten(1)
         if float(du.norm()) > 0:
             self.c4 = max(self.c4, float(euler_nonexpansive(du, dF, 1.0).value.max()))
-            self.apart.see(torch.ones(1, dtype=u.dtype), (du + dF).norm(dim=-1) / du.norm(dim=-1))
+            after = [cell.step(cell.State(p.state[0][:1]), drive, tau=tau)[0] for p in (one, other)]
+            moved = (cell._derivatives(after[0]) - cell._derivatives(after[1])).flatten(1)
+            self.apart.see(torch.ones(1, dtype=u.dtype), moved.norm(dim=-1) / du.norm(dim=-1))
 
     def certificates(self) -> list[Certificate]:
         return [*self._linear(), *self._frozen(), *self._contraction()]
@@ -274,11 +276,14 @@ class ODERNNObserver(Observer[ODERNNCell]):
             return C6.declined(self.where, "W_0 is not antisymmetric (training does not keep it so)", condition)
         if float(self.gamma.min()) != gamma or float(self.h.min()) != float(self.h.max()):
             return C6.declined(self.where, "gamma and dt differ from unit to unit", condition)
+        # a drive of 0 at rest: all slopes are 1
+        rest, tau = torch.zeros_like(cell.initial_state(1)[0]), self.h.new_full((1, 1), self.longest)
+        M = step_jacobian(cell, cell.State(rest), rest.new_zeros(1, cell.hidden_size), tau=tau)
+        gain = float(largest_gain(M[:, : cell.hidden_size, : cell.hidden_size]))
         if h > 2 * gamma / (gamma**2 + sigma**2):
-            gain = antisymmetric_gain(sigma, gamma, h)
             reason = f"h <= 2 gamma / (gamma^2 + |S|^2) fails, {condition}; a step at rest stretches by {gain:.6g}"
             return C6.declined(self.where, reason, condition, None, gain)
-        return C6.checked(self.where, condition, 1.0, antisymmetric_gain(sigma, gamma, h))
+        return C6.checked(self.where, condition, 1.0, gain)
 
 
 def _share(value: float, of: str) -> str:

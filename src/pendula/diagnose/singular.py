@@ -10,7 +10,7 @@ from torch.nn.functional import linear
 
 from pendula.cells.spectral import FREE, SpectralRNNCell
 from pendula.diagnose.certificate import Certificate, Statement
-from pendula.diagnose.trajectory import Observer, Stretch, Worst, largest_gain
+from pendula.diagnose.trajectory import Observer, Stretch, Worst, follow, largest_gain
 from pendula.math.orthogonal import orthogonality_defect
 
 BASES = Statement(
@@ -69,8 +69,9 @@ class SpectralObserver(Observer[SpectralRNNCell]):
         change, changes = self.change, []
         for d in slope:
             change = d * linear(change, self.cell.W)
-            changes.append(change)
-        grown = self.log_scale + torch.linalg.vector_norm(torch.stack(changes), dim=-1).log()
+            changes.append((change,))
+        (seen,) = follow(self.cell, stretch, len(self.change), (self.change,), changes)
+        change, grown = seen[-1], self.log_scale + torch.linalg.vector_norm(seen, dim=-1).log()
         n = (self.steps + 1 + torch.arange(len(slope), dtype=after.dtype)).unsqueeze(1)
         self.above.see(n * math.log1p(self.margin + self.allowed), grown, stretch.runs, stretch.first)
         if self.margin + self.allowed < 1:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from pendula.cells import Cell
+from pendula.cells import Cell, State
 from pendula.diagnose.certificate import Certificate, Statement
 from pendula.nets.jacobian import step_jacobian
 from pendula.nets.scan import valid_steps
@@ -23,6 +23,8 @@ LONGEST = 256
 # how many moments, and sequences at each, have their step Jacobian taken: each costs as many backward passes as
 # the state has numbers
 MOMENTS, ROWS = 8, 2
+# a formula for a derivative may be off by this share: rounding
+CONFIRMED = 1e-9
 # lengths of a step that are looked at, where a batch has many
 LENGTHS = 32
 
@@ -122,6 +124,42 @@ class Observer(ABC, Generic[C]):
         if self.even:
             return "" if self.longest == 1 else f" (steps of {self.longest:.4g} dt)"
         return f" (steps of {self.shortest:.4g} to {self.longest:.4g} dt)"
+
+
+def push(cell: Cell, state: tuple[Tensor, ...], drive: Tensor, tau: Tensor | None, change: tuple[Tensor, ...]) -> State:
+    """What the cell's own step makes of a small change of the state, at any number of states: J v, each (b, units)."""
+    with torch.enable_grad():
+        at = [s.detach().requires_grad_() for s in state]
+        new = cell.step(cell.State(*at), drive, tau=tau)
+        # what goes back is linear in the cotangents: its own derivative goes forward
+        cotangents = [torch.zeros_like(n).requires_grad_() for n in new]
+        back = torch.autograd.grad(tuple(new), at, cotangents, create_graph=True, materialize_grads=True)
+        found = torch.autograd.grad(back, cotangents, change, materialize_grads=True)
+    return tuple(f.detach() for f in found)
+
+
+def follow(
+    cell: Cell, stretch: Stretch, size: int, start: tuple[Tensor, ...], formula: Iterable[tuple[Tensor, ...]]
+) -> tuple[Tensor, ...]:
+    """What becomes of a small change (B, units) of the first `size` sequences after each step: tensors (K, B, units).
+
+    A formula for it, which is fast, is believed as far as the derivatives of the cell's own steps confirm it.
+    """
+    seen = [start, *formula]
+    states, drive = [s[:-1, :size] for s in stretch.states], stretch.drive[:, :size]
+    tau = None if stretch.tau is None else stretch.tau[:, :size]
+    before, after = (tuple(torch.stack(v) for v in zip(*part, strict=True)) for part in (seen[:-1], seen[1:]))
+    flat = tuple(s.flatten(0, 1) for s in states)
+    spans = None if tau is None else tau.flatten(0, 1)
+    own = push(cell, flat, drive.flatten(0, 1), spans, tuple(v.flatten(0, 1) for v in before))
+    off = sum((o - v.flatten(0, 1)).abs().amax(-1) for o, v in zip(own, after, strict=True))
+    scale = sum(v.abs().amax(-1).flatten() for v in (*before, *after))
+    if bool((torch.as_tensor(off) <= CONFIRMED * scale).all()):
+        return after
+    seen = [start]
+    for k in range(len(drive)):
+        seen.append(push(cell, tuple(s[k] for s in states), drive[k], None if tau is None else tau[k], seen[-1]))
+    return tuple(torch.stack(v) for v in zip(*seen[1:], strict=True))
 
 
 class Worst:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pendula.diagnose.certificate import Certificate, Statement
-from pendula.diagnose.trajectory import Stretch, Worst
+from pendula.diagnose.trajectory import Stretch, Worst, push
 
 if TYPE_CHECKING:
     from pendula.diagnose.unicornn import UnICORNNObserver
@@ -52,14 +52,18 @@ class Products:
     def see(self, stretch: Stretch, h: Tensor, tilt: Tensor, turns: Tensor) -> None:
         """Steps h (K, B, N), tilts sqrt(alpha) h / 2, and by what the norm Q changes before each step."""
         of = self.of
-        y, drive, runs = stretch.before[0][:, : of.size], stretch.drive[:, : of.size], stretch.runs[:, : of.size]
-        slope = 1 - (of.cell.force(y, drive) - of.alpha * y) ** 2
+        runs = stretch.runs[:, : of.size]
+        states = tuple(s[:-1, : of.size].flatten(0, 1) for s in stretch.states)
+        drive = stretch.drive[:, : of.size].flatten(0, 1)
+        tau = None if stretch.tau is None else stretch.tau[:, : of.size].flatten(0, 1)
+        # no neuron sees another (the row "volume"), so one change of all of them shows the entries of each
+        one = torch.ones_like(states[0])
+        zero = torch.zeros_like(one)
+        (ay, az), (by, bz) = (push(of.cell, states, drive, tau, v) for v in ((one, zero), (zero, one)))
         yy, yz, zy, zz = self.product
         products = []
-        for step, k in zip(h, of.alpha + of.w * slope, strict=True):
-            # J = [[1 - h^2 k, h], [-h k, 1]], velocity first
-            zy, zz = zy - step * k * yy, zz - step * k * yz
-            yy, yz = yy + step * zy, yz + step * zz
+        for a, b, c, d in zip(*(entry.view(*h.shape[:1], of.size, -1) for entry in (ay, by, az, bz)), strict=True):
+            yy, yz, zy, zz = a * yy + b * zy, a * yz + b * zz, c * yy + d * zy, c * yz + d * zz
             products.append(torch.stack((yy, yz, zy, zz)))
         seen = torch.stack(products, 1)
         alive = _log_norm(seen[0], seen[1], seen[2], seen[3]) + self.log_scale

@@ -47,6 +47,21 @@ def linear_recurrence(M: Tensor, F: Tensor, s0: Tensor) -> Tensor:
     return states
 
 
+def linear_adjoint(M: Tensor, g: Tensor) -> Tensor:
+    """Cotangents of all F of `linear_recurrence` from those of its states: ``l_n = g_n + M_{n+1}^T l_{n+1}``.
+
+    That of s0 is ``M_1^T l_1``. Shapes: M (k, k, T or 1, *units), g and what is returned (k, T, *units).
+
+    >>> turn = torch.tensor([[0.0, -1.0], [1.0, 0.0]]).reshape(2, 2, 1, 1)
+    >>> linear_adjoint(turn, torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]).unsqueeze(-1))[1].flatten()
+    tensor([ 0., -1.,  0.])
+    """
+    transposed = M.transpose(0, 1)
+    # it starts from zero, so which block stands at the end doesn't matter
+    back = transposed if M.shape[2] == 1 else transposed.flip(2).roll(1, 2)
+    return linear_recurrence(back, g.flip(1), torch.zeros_like(g[:, 0])).flip(1)
+
+
 def matvec(M: Tensor, s: Tensor) -> Tensor:
     """Blocks (k, k, *units) times vectors (k, *units); the units of M may have fewer dimensions.
 
@@ -106,13 +121,10 @@ class _LinearRecurrence(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         M, s0, states = ctx.saved_tensors
         (g,) = grads
-        # l_n = g_n + M_{n+1}^T l_{n+1}, from zero: which block stands at the end doesn't matter
-        transposed = M.transpose(0, 1)
-        back = transposed if M.shape[2] == 1 else transposed.flip(2).roll(1, 2)
-        l = linear_recurrence(back, g.flip(1), torch.zeros_like(s0)).flip(1)
+        l = linear_adjoint(M, g)
         by_M = None
         if ctx.needs_input_grad[0]:
             before = torch.cat((s0.unsqueeze(1), states[:, :-1]), 1)
             rows = (torch.stack([(row * column).sum_to_size(M.shape[2:]) for column in before]) for row in l)
             by_M = torch.stack(list(rows))
-        return by_M, l, matvec(transposed[:, :, 0], l[:, 0])
+        return by_M, l, matvec(M.transpose(0, 1)[:, :, 0], l[:, 0])

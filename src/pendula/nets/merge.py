@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from pendula import _check
-from pendula.nets.maps import Shape
+from pendula.nets.map import Shape
 from pendula.nets.spec import Node
 
 

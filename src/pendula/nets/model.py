@@ -14,7 +14,8 @@ from pendula import _check
 from pendula.cells import State
 from pendula.nets.embedding import Embedding
 from pendula.nets.layers import LAYERS
-from pendula.nets.maps import MAPS, Map, Shape
+from pendula.nets.map import Map, Shape
+from pendula.nets.maps import MAPS
 from pendula.nets.merge import LEARNED, Weighted, combined, merged_shape, pooled_to
 from pendula.nets.recurrent import Recurrent
 from pendula.nets.scan import BACKENDS, valid_steps

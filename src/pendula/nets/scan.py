@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,9 +12,12 @@ from pendula import _check
 from pendula.cells.base import Cell, State
 from pendula.cells.linear import LinearCell
 from pendula.cells.reversible import ReversibleCell
+from pendula.nets import newton
+from pendula.nets.newton import NewtonReport
 from pendula.nets.reversible import reversible
 
 BACKENDS = ("auto", "reference", "fused")
+METHODS = ("sequential", "newton")
 
 _said: set[tuple[str, str]] = set()
 
@@ -26,6 +30,9 @@ def scan(
     lengths: Tensor | None = None,
     timespans: Tensor | None = None,
     backend: str = "auto",
+    method: str = "sequential",
+    tolerance: float | None = None,
+    report: Callable[[NewtonReport], object] | None = None,
 ) -> tuple[Tensor, State]:
     """Run a cell over a batch of sequences.
 
@@ -37,6 +44,12 @@ def scan(
         timespans: (T, B), positive: scales the time step of each step of each sequence.
         backend: "auto" takes a fused scan where there is one and it can (for a linear cell, the associative scan);
             "reference" steps the cell in Python; "fused" raises `BackendError` with the reason where it can't.
+        method: "sequential" takes one step after another; "newton" solves many at once (`pendula.nets.newton`), for
+            UnICORNN: a `ValueError` names who can. It is checked against the cell's steps while it runs; where it
+            stalls, or rounding decides the result, the sequential scan runs instead, and a warning says so once.
+        tolerance: for "newton": by how much, as a share of the largest values, it may differ from the sequential scan
+            (estimated; two float32 runs of thousands of steps differ by some 1e-5). None: by 5e-3, in float64 6e-6.
+        report: for "newton": called with the `NewtonReport` of the scan: iterations, and why there was a fallback.
 
     Returns:
         Outputs (T, B, O), zero in the padding, and the state after each sequence's last step.
@@ -47,6 +60,11 @@ def scan(
     (torch.Size([5, 2, 8]), torch.Size([2, 8]))
     """
     _check.one_of("backend", backend, BACKENDS)
+    _check.one_of("method", method, METHODS)
+    if method != "newton" and (tolerance is not None or report is not None):
+        raise ValueError(f"tolerance and report belong to method='newton', got method={method!r}")
+    if tolerance is not None:
+        _check.at_least_zero("tolerance", tolerance)
     like = next(cell.parameters())
     _check.sequence_input(x, cell.input_size, like)
     steps, batch = x.shape[:2]
@@ -54,7 +72,14 @@ def scan(
     spans = None if timespans is None else _check.timespans_of(timespans, steps, batch, like)
     if spans is not None:
         _check.positive_timespans(spans, None if count is None else valid_steps(count, steps))
-    return run(cell, x, state, lengths=count, tau=spans, backend=backend)
+    if method == "sequential":
+        return run(cell, x, state, lengths=count, tau=spans, backend=backend)
+    objection = newton.objection(cell)
+    if objection is not None:
+        raise ValueError(objection)
+    if backend == "fused":
+        raise _check.BackendError("method='newton' has no fused scan: use backend='auto' or 'reference'")
+    return _newton(cell, x, state, count, spans, backend, tolerance, report or _unheard)
 
 
 def valid_steps(lengths: Tensor, steps: int) -> Tensor:
@@ -69,12 +94,7 @@ def run(
     if tau is not None and not cell.has_time_step:
         raise ValueError(f"{type(cell).__name__} has no time step, so timespans can't scale it: leave timespans out")
     state = cell.initial_state(x.shape[1]) if state is None else state
-    valid = None
-    if lengths is not None:
-        valid = valid_steps(lengths, x.shape[0])
-        # padding may hold anything, NaN included; times zero in a backward pass it would still be NaN
-        x = x.masked_fill(~valid.unsqueeze(-1), 0)
-        tau = None if tau is None else tau.masked_fill(~valid, 1)
+    x, valid, tau = _without_padding(x, lengths, tau)
     with cell.keeping():
         if isinstance(cell, LinearCell) and backend != "reference":
             return _associative(cell, x, state, lengths, valid, tau)
@@ -84,6 +104,46 @@ def run(
             outputs, final = outputs.to(state[0].dtype), tuple(f.to(s.dtype) for f, s in zip(final, state, strict=True))
             return outputs, cell.State(*final)
         return _reference(cell, x, state, valid, tau)
+
+
+def _without_padding(
+    x: Tensor, lengths: Tensor | None, tau: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Input, the steps that count (T, B), and time spans."""
+    if lengths is None:
+        return x, None, tau
+    valid = valid_steps(lengths, x.shape[0])
+    # padding may hold anything, NaN included; times zero in a backward pass it would still be NaN
+    return x.masked_fill(~valid.unsqueeze(-1), 0), valid, None if tau is None else tau.masked_fill(~valid, 1)
+
+
+def _newton(
+    cell: Cell,
+    x: Tensor,
+    state: State | None,
+    lengths: Tensor | None,
+    tau: Tensor | None,
+    backend: str,
+    tolerance: float | None,
+    report: Callable[[NewtonReport], object],
+) -> tuple[Tensor, State]:
+    start = cell.initial_state(x.shape[1]) if state is None else state
+    known, valid, spans = _without_padding(x, lengths, tau)
+    with cell.keeping():
+        drive = cell.drive(known).to(start[0].dtype)
+        seen, found = newton.solve(cell, drive, start, valid=valid, tau=spans, tolerance=tolerance)
+        report(found)
+        if seen is not None:
+            return _shown(cell, seen, drive, lengths, valid)
+    network = type(cell).__name__.removesuffix("Cell")
+    if (network, str(found.fallback)) not in _said:
+        _said.add((network, str(found.fallback)))
+        warnings.warn(f"{network} runs step by step: {found.fallback}", stacklevel=3)
+    return run(cell, x, state, lengths=lengths, tau=tau, backend=backend)
+
+
+def _unheard(report: NewtonReport) -> None:
+    """Nobody asked for the report."""
 
 
 def _choose(cell: Cell, x: Tensor, lengths: Tensor | None, tau: Tensor | None, backend: str) -> bool:
@@ -111,7 +171,14 @@ def _associative(
     cell: LinearCell, x: Tensor, state: State, lengths: Tensor | None, valid: Tensor | None, tau: Tensor | None
 ) -> tuple[Tensor, State]:
     drive = cell.drive(x).to(state[0].dtype)
-    seen = cell.states(state, drive, tau=None if tau is None else tau.unsqueeze(-1))
+    seen = cell.State(*cell.states(state, drive, tau=None if tau is None else tau.unsqueeze(-1)))
+    return _shown(cell, seen, drive, lengths, valid)
+
+
+def _shown(
+    cell: Cell, seen: State, drive: Tensor, lengths: Tensor | None, valid: Tensor | None
+) -> tuple[Tensor, State]:
+    """Outputs and last states, from the states after all steps, each (T, B, units)."""
     outputs = cell.output(seen, drive)
     if lengths is None or valid is None:
         return outputs, cell.State(*(s[-1] for s in seen))

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from pendula._check import ShapeError, StabilityWarning, known_keys, positive_int, probability
-from pendula.experiment import ModelChoice
+from pendula.choices import ModelChoice
 from pendula.learn.fit import EVALUATION_BATCH, Report, fit
 from pendula.learn.place import denormals_flushed
 from pendula.learn.record import Progress

@@ -13,7 +13,8 @@ from typing import Any
 
 from pendula._check import DataError, finite_number, known_keys, one_of, positive_int
 from pendula.cells import CELLS
-from pendula.experiment import Experiment, ModelChoice, TaskChoice
+from pendula.choices import ModelChoice, TaskChoice
+from pendula.experiment import Experiment
 from pendula.learn.training import Training
 from pendula.nets.images import IMAGE_NETWORKS, physics_of
 from pendula.tasks import TASKS

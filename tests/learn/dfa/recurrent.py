@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable
 
 import torch
+from tests.learn.dfa.sheet import F, Gradients, half_squared, model_of, with_feedback
 from torch import Tensor
 
 from pendula import Model, Node
 from pendula.learn.dfa import DFA
 from pendula.tasks.base import Batch
-from tests.learn.dfa.sheet import F, Gradients, half_squared, model_of, with_feedback
 
 CELL = "layers.layer0.cells.0."
 READOUT = "readout.weight"

@@ -82,4 +82,6 @@ def same(got: Gradients, wanted: Gradients, rtol: float = 1e-12, atol: float = 1
     """Of every parameter."""
     assert set(got) == set(wanted)
     for name, value in wanted.items():
-        torch.testing.assert_close(got[name], value, rtol=rtol, atol=atol, msg=lambda said, name=name: f"{name}: {said}")
+        torch.testing.assert_close(
+            got[name], value, rtol=rtol, atol=atol, msg=lambda said, name=name: f"{name}: {said}"
+        )

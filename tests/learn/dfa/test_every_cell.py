@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from tests.learn.dfa.recurrent import along_time, by_loop
+from tests.learn.dfa.sheet import backpropagated, gradients, same
 from torch import Tensor
 
 from pendula import Model, ModelSpec, Node
@@ -13,8 +15,6 @@ from pendula.cells import CELLS
 from pendula.learn.dfa import DFA
 from pendula.learn.dfa.time import STRETCH
 from pendula.tasks.base import Batch
-from tests.learn.dfa.recurrent import along_time, by_loop
-from tests.learn.dfa.sheet import backpropagated, gradients, same
 
 # beside the defaults, physics that change how a step is made
 VARIANTS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in sorted(CELLS)] + [
@@ -29,7 +29,7 @@ EACH = pytest.mark.parametrize(("network", "physics"), VARIANTS, ids=[f"{n}-{'-'
 STEPS, SIZE = 7, 3
 
 
-def network(name: str, physics: dict[str, Any], pool: str) -> Model:
+def make(name: str, physics: dict[str, Any], pool: str) -> Model:
     model = Model(ModelSpec(2, 3, (Node(name, 4, physics=physics),), pool=pool), dtype=torch.float64)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -42,11 +42,6 @@ def batch_of(pool: str, steps: int = STEPS) -> Batch:
     x = torch.randn(steps, SIZE, 2, dtype=torch.float64)
     y = torch.randn(*([steps] if pool == "steps" else []), SIZE, 3, dtype=torch.float64)
     return Batch(x, y)
-
-
-def fits(name: str) -> Any:
-    cell = CELLS[name]
-    return cell
 
 
 def transposed(model: Model) -> Tensor:
@@ -78,9 +73,6 @@ def test_window_as_long_as_the_sequence_is_backpropagation(network: str, physics
             assert not found.pop(name).any()
             del true[name]
         same(found, true, rtol=1e-10, atol=1e-13)
-
-
-make = network
 
 
 @EACH

@@ -6,13 +6,13 @@ import copy
 
 import pytest
 import torch
+from tests.learn.dfa.networks import images, looker
+from tests.learn.dfa.sheet import backpropagated, gradients, same, with_feedback
 from torch import Tensor
 
 from pendula import Model
 from pendula.learn.dfa import DFA
 from pendula.nets.maps import Conv
-from tests.learn.dfa.networks import images, looker
-from tests.learn.dfa.sheet import backpropagated, gradients, same, with_feedback
 
 
 def transposed(model: Model) -> dict[str, Tensor]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.learn.dfa.sheet import F, degrees, half_squared, model_of, numbers, with_feedback
+from tests.tolerance import decimals
 from torch import Tensor
 from torch.testing import assert_close
 
 from pendula import Model, Node
 from pendula.learn.dfa import DFA
 from pendula.tasks.base import Batch
-from tests.learn.dfa.sheet import F, degrees, gradients, half_squared, model_of, numbers, with_feedback
-from tests.tolerance import decimals
 
 A, W = "layers.layer0.linear.weight", "readout.weight"
 B = F(14, (4, 2))
@@ -73,7 +73,7 @@ def test_oracle_2b_conservation_law_holds_up_to_the_step(steps: int, residual: f
 
 
 def test_the_residual_of_the_conservation_law_is_proportional_to_the_step() -> None:
-    # P6, at a tenth of the steps of the oracle's finest run; its own is 20 000 steps of the same
+    # P6
     assert drift(2e-2, 100)[0] / drift(2e-3, 1000)[0] == pytest.approx(10, rel=0.01)
 
 

@@ -1,4 +1,4 @@
-"""Memory of the rules: P13 and oracle 12 of the spec sheet dfa.md. Every byte that PyTorch's allocator gives is counted."""
+"""Memory of the rules: P13 and oracle 12 of the spec sheet dfa.md. Every byte allocated is counted."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests.learn.dfa.networks import random
+from tests.learn.dfa.sheet import half_squared
 from torch.profiler import ProfilerActivity, profile
 
 from pendula import ModelSpec, Node
 from pendula.learn.dfa import DFA
 from pendula.learn.rule import BPTT, LearningRule
 from pendula.tasks.base import Batch
-from tests.learn.dfa.networks import random
-from tests.learn.dfa.sheet import half_squared
 
 # more than a stretch, each
 SHORT, LONG = 128, 512

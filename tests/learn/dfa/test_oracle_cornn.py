@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.learn.dfa.recurrent import (
+    CORNN,
+    CORNN_B,
+    CORNN_V,
+    CORNN_WEIGHTS,
+    PHYSICS,
+    along_time,
+    by_loop,
+    cornn,
+    cornn_batch,
+)
+from tests.learn.dfa.sheet import Gradients, backpropagated, degrees, gradients, learned, numbers, same
+from tests.tolerance import decimals
 from torch import Tensor
 from torch.testing import assert_close
 
 import pendula
 from pendula.cells import CoRNNCell, FastRNNCell
 from pendula.math.oscillator import transition
-from tests.learn.dfa.recurrent import CORNN, CORNN_B, CORNN_V, CORNN_WEIGHTS, PHYSICS, along_time, by_loop, cornn
-from tests.learn.dfa.recurrent import cornn_batch
-from tests.learn.dfa.sheet import Gradients, backpropagated, degrees, gradients, learned, numbers, same
-from tests.tolerance import decimals
 
 DT, GAMMA, EPSILON = PHYSICS.values()
 
@@ -133,7 +142,8 @@ RANDOM = [
 
 
 @pytest.mark.parametrize(
-    ("time", "feedback", "rows"), [("bp", CORNN_B, TRUE), ("kernel", CORNN_V.T, TRANSPOSED), ("kernel", CORNN_B, RANDOM)]
+    ("time", "feedback", "rows"),
+    [("bp", CORNN_B, TRUE), ("kernel", CORNN_V.T, TRANSPOSED), ("kernel", CORNN_B, RANDOM)],
 )
 def test_gradient_of_the_recurrent_weights(time: str, feedback: Tensor, rows: list[list[float]]) -> None:
     assert_close(by(time, feedback, "last")["W"], numbers(rows), **decimals(10))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
-from torch.testing import assert_close
-
-from tests.learn.dfa.recurrent import B, FAST, V, along_time, by_loop, elman_batch, leaky
+from tests.learn.dfa.recurrent import FAST, B, V, along_time, by_loop, elman_batch, leaky
 from tests.learn.dfa.sheet import backpropagated, degrees, gradients, learned, numbers, same
 from tests.tolerance import decimals
+from torch import Tensor
+from torch.testing import assert_close
 
 
 def test_oracle_4_forward_pass_and_loss() -> None:

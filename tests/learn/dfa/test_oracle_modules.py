@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.learn.dfa.sheet import F, backpropagated, degrees, gradients, learned, model_of, numbers, same, with_feedback
+from tests.tolerance import decimals
 from torch import Tensor
 from torch.testing import assert_close
 
 from pendula import Model, Node
 from pendula.learn.dfa import DFA
 from pendula.tasks.base import Batch
-from tests.learn.dfa.sheet import F, backpropagated, degrees, gradients, learned, model_of, numbers, same, with_feedback
-from tests.tolerance import decimals
 
 MAPS = {f"layer{k}": F(110 + k, (5, 5), 0.7) for k in range(3)} | {"layer1 from above": F(121, (5, 5), 0.7)}
 PAIRS = [["layer0", "layer1"], ["layer2", "layer3"]]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.learn.dfa.recurrent import B_R, ELMAN, READOUT, WEIGHTS, B, V, along_time, by_loop, elman, elman_batch
+from tests.learn.dfa.sheet import backpropagated, degrees, gradients, learned, numbers, same, with_feedback
+from tests.tolerance import decimals
 from torch import Tensor
 from torch.testing import assert_close
 
 from pendula.learn.dfa import DFA
-from tests.learn.dfa.recurrent import B, B_R, ELMAN, READOUT, V, WEIGHTS, along_time, by_loop, elman, elman_batch
-from tests.learn.dfa.sheet import backpropagated, degrees, gradients, learned, numbers, same, with_feedback
-from tests.tolerance import decimals
 
 # grad W, row by row
 TABLE = {

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.learn.dfa.recurrent import CORNN_B, CORNN_V, READOUT, cornn_batch
+from tests.learn.dfa.sheet import (
+    F,
+    Gradients,
+    backpropagated,
+    degrees,
+    gradients,
+    learned,
+    model_of,
+    numbers,
+    same,
+    with_feedback,
+)
+from tests.tolerance import decimals
 from torch import Tensor
 from torch.testing import assert_close
 
 from pendula import Model, Node
+from pendula.cells import UnICORNNCell
 from pendula.learn.dfa import DFA
 from pendula.learn.dfa.trace import Traces
 from pendula.tasks.base import Batch
-from tests.learn.dfa.recurrent import CORNN_B, CORNN_V, READOUT, cornn_batch
-from tests.learn.dfa.sheet import F, Gradients, backpropagated, degrees, gradients, learned, model_of, numbers, same
-from tests.learn.dfa.sheet import with_feedback
-from tests.tolerance import decimals
 
 NAMES = ("w", "V", "b", "c")
 LAYERS = [
@@ -35,7 +46,9 @@ def of_layer(found: Gradients, k: int) -> list[Tensor]:
 
 
 def rule(time: str, **maps: Tensor) -> DFA:
-    return with_feedback(DFA(boundary="dfa", source="output", time=time), {n.replace("_", "."): B for n, B in maps.items()})
+    return with_feedback(
+        DFA(boundary="dfa", source="output", time=time), {n.replace("_", "."): B for n, B in maps.items()}
+    )
 
 
 def angles(found: Gradients, true: Gradients, k: int) -> list[float]:
@@ -121,7 +134,7 @@ def test_reversal_gives_what_the_traces_give(memory: str, pool: str) -> None:
 
 @pytest.mark.parametrize(("units", "inputs", "batch", "numbers_kept"), [(128, 1, 120, 122_880), (256, 10, 32, 212_992)])
 def test_oracle_12_numbers_that_traces_keep(units: int, inputs: int, batch: int, numbers_kept: int) -> None:
-    cell = Model_cell(units, inputs)
+    cell = UnICORNNCell(inputs, units)
     traces = Traces(cell, batch)
     assert traces.trace.numel() == numbers_kept == 2 * batch * (3 * units + units * inputs)
     before = [cell.initial_state(batch) for _ in range(3)]
@@ -129,12 +142,6 @@ def test_oracle_12_numbers_that_traces_keep(units: int, inputs: int, batch: int,
     traces.follow(before, x, None, torch.ones(3, batch, units))
     assert traces.trace.numel() == numbers_kept
     assert traces.gradient.numel() == units * (inputs + 3)
-
-
-def Model_cell(units: int, inputs: int) -> object:
-    from pendula.cells import UnICORNNCell
-
-    return UnICORNNCell(inputs, units)
 
 
 def padded() -> tuple[Batch, list[Batch]]:

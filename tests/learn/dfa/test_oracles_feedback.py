@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.learn.dfa.sheet import SHEET, F, backpropagated, degrees, gradients, model_of, numbers, with_feedback
+from tests.tolerance import decimals
 from torch import Tensor
 from torch.nn.functional import conv2d
 from torch.testing import assert_close
@@ -12,8 +14,6 @@ from pendula import Model, Node
 from pendula.learn.dfa import DFA, FeedbackSpec
 from pendula.learn.dfa.store import Feedback
 from pendula.tasks.base import Batch
-from tests.learn.dfa.sheet import F, backpropagated, degrees, gradients, model_of, numbers, with_feedback, SHEET
-from tests.tolerance import decimals
 
 
 def carried(kernel: Tensor, error: Tensor, like: Tensor, distance: int, groups: int = 1) -> Tensor:

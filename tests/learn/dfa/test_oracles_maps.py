@@ -6,15 +6,25 @@ import copy
 
 import pytest
 import torch
+from tests.learn.dfa.sheet import (
+    F,
+    Gradients,
+    backpropagated,
+    degrees,
+    gradients,
+    half_squared,
+    learned,
+    model_of,
+    numbers,
+    with_feedback,
+)
+from tests.tolerance import ROUNDING, decimals
 from torch import Tensor
 from torch.testing import assert_close
 
 from pendula import Model, Node
 from pendula.learn.dfa import DFA, FeedbackSpec
 from pendula.tasks.base import Batch
-from tests.learn.dfa.sheet import F, Gradients, backpropagated, degrees, gradients, learned, model_of, numbers
-from tests.learn.dfa.sheet import half_squared, with_feedback
-from tests.tolerance import ROUNDING, decimals
 
 # biases start at zero: their gradients are the deltas of the sheet
 W1, W2, W3 = "layers.layer0.linear.weight", "layers.layer1.linear.weight", "readout.weight"

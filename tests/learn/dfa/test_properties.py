@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 
 import pytest
 import torch
+from tests.learn.dfa.networks import images, listener, looker, random, reader, sequences, tokens
+from tests.learn.dfa.sheet import backpropagated, gradients, half_squared, learned, same, with_feedback
 from torch import Tensor
 from torch.testing import assert_close
 
 from pendula import Model, ModelSpec, Node
 from pendula.learn.dfa import DFA, FeedbackSpec
+from pendula.learn.dfa.depth import forward_apart
 from pendula.learn.dfa.plan import parameters_of
+from pendula.learn.dfa.store import Feedback
 from pendula.tasks.base import Batch
-from tests.learn.dfa.networks import images, listener, looker, random, reader, sequences, tokens
-from tests.learn.dfa.sheet import backpropagated, gradients, half_squared, learned, same, with_feedback
 
 NETWORKS = {
     "images": (looker, images),
@@ -119,8 +120,6 @@ def terms(rule: DFA, model: Model, batch: Batch) -> list[Tensor]:
 @pytest.mark.parametrize("boundary", ["dfa", "bp"])
 def test_gradient_of_a_layers_term_reaches_that_layer_alone(name: str, boundary: str) -> None:
     # P10: the graph is one layer deep
-    from pendula.learn.dfa.depth import forward_apart
-
     model, batch = made(name)
     named = {id(p): n for n, p in model.named_parameters()}
     apart = forward_apart(model, batch, reach=boundary != "dfa")
@@ -203,11 +202,9 @@ def test_feedback_is_drawn_from_its_own_generator() -> None:
 
 
 def test_map_does_not_change_when_another_is_drawn_before_it() -> None:
-    spec: Callable[[], FeedbackSpec] = lambda: FeedbackSpec(sparsity=0.5)  # noqa: E731
-    first = spec().matrix("layer1", 6, 4)
-    later = spec()
-    later.matrix("layer0", 6, 4)
-    assert torch.equal(first, later.matrix("layer1", 6, 4))
+    like, first, later = torch.zeros(1, dtype=torch.float64), Feedback(FeedbackSpec()), Feedback(FeedbackSpec())
+    later.matrix("layer0", 6, 4, like)
+    assert torch.equal(first.matrix("layer1", 6, 4, like), later.matrix("layer1", 6, 4, like))
 
 
 def test_feedback_of_a_checkpoint_is_used_again() -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.learn.dfa.networks import conv, images, listener, random, reader, sequences
+from tests.learn.dfa.sheet import gradients
 from torch import nn
 
 from pendula import Model, ModelSpec, Node
 from pendula.learn.dfa import DFA, FeedbackSpec
 from pendula.learn.dfa.store import Feedback
 from pendula.tasks.base import Batch
-from tests.learn.dfa.networks import conv, images, listener, random, reader, sequences
-from tests.learn.dfa.sheet import gradients
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,11 @@ def stack(network: str, **words: object) -> Model:
         (DFA(time="local"), stack("GRU", bidirectional=True), 'layer0 is bidirectional: take time="bptt"'),
         (DFA(time="local"), stack("LinOSS", dropout=0.1), "LinOSS would drop differently: set dropout=0"),
         (DFA(time="lags"), listener("mean"), 'take time="discounted"'),
-        (DFA(time="trace"), random(ModelSpec(2, 3, (Node("Linear", 4), Node("UnICORNN", 4)))), "recurrent layers alone"),
+        (
+            DFA(time="trace"),
+            random(ModelSpec(2, 3, (Node("Linear", 4), Node("UnICORNN", 4)))),
+            "recurrent layers alone",
+        ),
         (DFA(time="local"), random(ModelSpec(2, 3, (Node("Linear", 4),))), "leave time out"),
         (
             DFA(time="local"),
@@ -119,7 +123,7 @@ def test_time_spans_need_a_time_step() -> None:
 
 
 def test_sparsity_that_leaves_outputs_unheard_is_refused() -> None:
-    with pytest.raises(ValueError, match="too few for every one of 10 columns; it can be at most 0.7"):
+    with pytest.raises(ValueError, match=r"too few for every one of 10 columns; it can be at most 0\.7"):
         FeedbackSpec(sparsity=0.9).matrix("layer0", 4, 10)
     assert FeedbackSpec(sparsity=0.7).matrix("layer0", 4, 10).shape == (4, 10)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy
 import pytest
 import torch
+from tests.learn.dfa.sheet import backpropagated, degrees, gradients, half_squared, model_of, with_feedback
 from torch import Tensor
 
 from pendula import Node
 from pendula.learn.dfa import DFA
 from pendula.tasks.base import Batch
-from tests.learn.dfa.sheet import backpropagated, degrees, gradients, half_squared, model_of, with_feedback
 
 W = ("layers.layer0.linear.weight", "layers.layer1.linear.weight", "readout.weight")
 # angles of both layers at steps 0, 100, 500 and 2000, and the losses at the first and the last of them

@@ -116,9 +116,10 @@ def test_the_feedback_of_a_checkpoint_is_used_and_not_drawn_again(tmp_path: Path
 
 
 def test_the_command_line_takes_a_rule_and_its_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = "train --task.name digits --model.network ConvStack --model.hidden_size 4 --train.epochs 1".split()
-    words += "--train.rule dfa --train.rule.sparsity 0.5 --train.rule.plan stages --train.rule.boundary bp".split()
-    words += "--train.rule.source module --train.align 5 --train.accelerator cpu".split()
+    of = {"task.name": "digits", "model.network": "ConvStack", "model.hidden_size": "4", "train.epochs": "1"}
+    of |= {"train.rule": "dfa", "train.rule.sparsity": "0.5", "train.rule.plan": "stages", "train.rule.boundary": "bp"}
+    of |= {"train.rule.source": "module", "train.align": "5", "train.accelerator": "cpu"}
+    words = ["train", *(part for name, value in of.items() for part in (f"--{name}", value))]
     assert main([*words, "--out", str(tmp_path / "run")]) == 0
     written, _, _ = open_run(tmp_path / "run")
     assert isinstance(written.train.rule, dict)
@@ -203,5 +204,3 @@ def test_the_estimator_of_scikit_learn_takes_a_rule() -> None:
         hidden_size=8, epochs=60, random_state=0, training={"rule": {"name": "dfa", "time": "broadcast"}}
     )
     assert made.fit(X, y.numpy()).score(X, y.numpy()) > 0.9
-
-

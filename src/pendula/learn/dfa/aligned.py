@@ -17,7 +17,7 @@ from pendula.learn.dfa.depth import checked, read_out
 from pendula.learn.dfa.plan import blocks_of
 from pendula.learn.dfa.store import Feedback
 from pendula.nets import Model
-from pendula.nets.maps import Map
+from pendula.nets.map import Map
 from pendula.nets.scan import valid_steps
 from pendula.nets.spec import INPUT
 from pendula.tasks.base import Batch
