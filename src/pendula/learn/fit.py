@@ -21,7 +21,7 @@ from pendula.learn.place import denormals_flushed, make_fabric
 from pendula.learn.record import RESUME_FILE, Progress, Record, asked_to_stop, read_resume, where, write_resume
 from pendula.learn.rule import LearningRule, carry_on
 from pendula.learn.smoothing import smoothed
-from pendula.learn.training import Diverged, Interrupted, OutOfTime, Training
+from pendula.learn.training import ONE_PROCESS, Diverged, Interrupted, OutOfTime, Training
 from pendula.nets.checkpoint import WEIGHTS_FILE, load, save
 from pendula.nets.model import Model
 from pendula.tasks.base import Batch, Task
@@ -236,13 +236,8 @@ def refuse(model: Model, task: Task, training: Training, world: int) -> None:
     training.make_rule().prepare(model)
     if training.certify and all(node.is_map for node in model.spec.nodes):
         raise ValueError("certify checks what is proven of recurrent networks, and this model is none: leave it out")
-    if training.rule != "bptt":
-        if world > 1:
-            raise ValueError("a learning rule other than bptt runs in one process: use devices=1")
-        if training.precision == "bf16-mixed":
-            raise ValueError("a learning rule other than bptt has no bf16-mixed: use precision 32-true or 64-true")
-        if training.window is not None:
-            raise ValueError("window is that of truncated bptt: leave it out, and see window of the rule")
+    if training.rule != "bptt" and world > 1:
+        raise ValueError(f"{ONE_PROCESS}: start one")
     if training.window is not None and world > 1:
         raise ValueError("window (truncated BPTT) runs in one process: leave window out, or use devices=1")
 

@@ -17,6 +17,7 @@ from pendula.learn.rule import BPTT, LearningRule
 
 SCHEDULES = ("constant", "cosine", "drop")
 RULES = ("bptt", "dfa", "readout")
+ONE_PROCESS = "a learning rule other than bptt runs in one process"
 
 
 class Diverged(RuntimeError):
@@ -116,6 +117,13 @@ class Training:
         object.__setattr__(self, "rule", _written_out(self.rule))
         if self.align is not None and self.rule == "bptt":
             raise ValueError("align compares a learning rule with bptt, and the rule is bptt: leave align out")
+        if self.rule != "bptt":
+            if self.devices > 1:
+                raise ValueError(f"{ONE_PROCESS}: use devices=1")
+            if self.precision == "bf16-mixed":
+                raise ValueError("a learning rule other than bptt has no bf16-mixed: use precision 32-true or 64-true")
+            if self.window is not None:
+                raise ValueError("window is that of truncated bptt: leave it out, and see window of the rule")
         one_of("accelerator", self.accelerator, ("auto", "cpu", "cuda", "mps"))
         one_of("precision", self.precision, ("32-true", "64-true", "bf16-mixed"))
         here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
