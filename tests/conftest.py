@@ -1,6 +1,10 @@
 """What holds in every test: seeded, no denormals, no unexpected warning. `--library` chooses the compiled scans."""
 
+import os
 from pathlib import Path
+
+# torch imports triton where there is one, and triton reads this once: kernels run in its interpreter
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import pytest
 import torch

@@ -158,6 +158,8 @@ def test_an_import_upwards_is_found_however_it_is_written(source: str) -> None:
 
 
 HEAVY = [
+    "botorch",
+    "networkx",
     "lightning",
     "lightning_fabric",
     "optuna",
