@@ -1,6 +1,7 @@
 """Writes pages that must not be typed: `make docs`.
 
-docs/networks/*.md come from the docstrings of the cells; docs/results.md, and the table in README.md, from results/.
+docs/networks/*.md come from the docstrings of the cells; docs/results.md, and tables in README.md and docs/dfa.md, from
+results/.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pendula
 from pendula.cells import CELLS, Cell
-from pendula.papers.rows import rows
+from pendula.papers.rows import Row, rows
 from pendula.papers.text import markdown as tables
 from pendula.papers.text import summary
 
@@ -64,15 +65,18 @@ def markdown(docstring: str) -> str:
 
 
 def results() -> dict[Path, str]:
-    """The page of published and measured numbers, and the README with its table of what was run."""
+    """The page of published and measured numbers, and the pages with a table of what was run."""
     found = rows(ROOT / "results")
-    readme = (ROOT / "README.md").read_text()
-    before, _, rest = readme.partition(BEGIN)
+    rules = [row for row in found if row.entry.paper == "dfa"]
+    shown = {ROOT / "README.md": [row for row in found if row not in rules], ROOT / "docs" / "dfa.md": rules}
+    return {ROOT / "docs" / "results.md": tables(found), **{page: _with(page, own) for page, own in shown.items()}}
+
+
+def _with(page: Path, own: list[Row]) -> str:
+    """A page with its table between the two marks."""
+    before, _, rest = page.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    return {
-        ROOT / "docs" / "results.md": tables(found),
-        ROOT / "README.md": f"{before}{BEGIN}\n\n{summary(found)}\n\n{END}{after}",
-    }
+    return f"{before}{BEGIN}\n\n{summary(own)}\n\n{END}{after}"
 
 
 if __name__ == "__main__":
