@@ -6,13 +6,14 @@ import copy
 
 import pytest
 import torch
-from tests.learn.dfa.networks import images, looker
+from tests.learn.dfa.networks import half_squared_of_valid, images, looker, padded, random
 from tests.learn.dfa.sheet import backpropagated, gradients, same, with_feedback
 from torch import Tensor
 
-from pendula import Model
+from pendula import Model, ModelSpec, Node
 from pendula.learn.dfa import DFA
 from pendula.nets.maps import Conv
+from pendula.tasks.base import Batch
 
 
 def transposed(model: Model) -> dict[str, Tensor]:
@@ -60,3 +61,20 @@ def test_random_maps_change_the_gradient_below_a_layer_and_not_above(layer: str)
         assert near or place < names.index(layer), name
     stem = "layers.stem.conv.weight"
     assert not torch.allclose(found[stem], true[stem])
+
+
+@pytest.mark.parametrize("pool", ["last", "mean", "steps"])
+def test_padded_batch_gives_the_gradients_of_its_sequences(pool: str) -> None:
+    nodes = tuple(Node("Linear", 4, physics={"activation": "tanh"}) for _ in range(2))
+    model, rule = random(ModelSpec(2, 3, nodes, pool=pool)), DFA(boundary="fa")
+    together, alone = padded(pool)
+    parts = [gradients(rule, model, batch, half_squared_of_valid) for batch in alone]
+    wanted = {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
+    same(gradients(rule, model, together, half_squared_of_valid), wanted, atol=1e-14)
+
+
+def test_share_of_a_batch_multiplies_its_gradients() -> None:
+    model, batch, rule = looker(), images(), DFA(boundary="fa")
+    whole = gradients(rule, copy.deepcopy(model), batch)
+    part = gradients(rule, copy.deepcopy(model), Batch(batch.x, batch.y, share=0.25))
+    same(part, {name: 0.25 * gradient for name, gradient in whole.items()})

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from tests.learn.dfa.networks import images, listener, looker, random, reader, sequences, tokens
+from tests.learn.dfa.networks import conv, images, listener, looker, random, reader, sequences, tokens
 from tests.learn.dfa.sheet import backpropagated, gradients, half_squared, learned, same, with_feedback
 from torch import Tensor
 from torch.testing import assert_close
@@ -60,6 +60,25 @@ def test_readout_and_loss_are_those_of_backpropagation(name: str, boundary: str)
     true = backpropagated(model, batch)
     assert_close(found["readout.weight"], true["readout.weight"], rtol=1e-13, atol=1e-15)
     assert_close(loss, half_squared(model(batch.x)[0], batch).detach(), rtol=1e-13, atol=0.0)
+
+
+def pooled(plan: object, boundary: str) -> tuple[DFA, dict[str, Tensor], dict[str, Tensor]]:
+    """A rule, its gradients and the true ones where a layer without weights stands between two convolutions."""
+    nodes = (conv(4, "a", ""), Node("Pool", 4, "p"), conv(4, "b", ""))
+    model, batch = random(ModelSpec(2, 3, nodes, pool="mean", image=(8, 6))), images()
+    rule = DFA(plan=plan, boundary=boundary, source="module" if boundary != "dfa" else "output")
+    return rule, gradients(rule, copy.deepcopy(model), batch), backpropagated(model, batch)
+
+
+@pytest.mark.parametrize("boundary", ["bp", "lower"])
+def test_layer_without_weights_passes_the_error_on_as_it_is(boundary: str) -> None:
+    _, found, true = pooled([["a"], ["p", "b"]], boundary)
+    same(found, true)
+
+
+def test_layer_without_weights_has_no_feedback() -> None:
+    rule, _, _ = pooled("layers", "dfa")
+    assert sorted(rule.tensors()) == ["a", "b"]
 
 
 def exact_maps(model: Model, names: list[str], x: Tensor) -> dict[str, Tensor]:

@@ -174,8 +174,8 @@ class DFA:
         value = loss(run.logits, batch)
         error, top = torch.autograd.grad(value * batch.share, (run.logits, run.top), retain_graph=True)
         found = depth.seeds(model, run, error, top, self.feedback, self.plan, self.boundary, self.source)
-        surrogate = torch.stack([(run.outputs[name] * seed.detach()).sum() for name, seed in found.items()]).sum()
-        backward(surrogate + (run.logits * error).sum(), inputs=learned)
+        terms = [(run.outputs[name] * seed.detach()).sum() for name, seed in found.items()]
+        backward(torch.stack([(run.logits * error).sum(), *terms]).sum(), inputs=learned)
         return value.detach()
 
     def tensors(self) -> dict[str, Tensor]:
