@@ -38,7 +38,7 @@ console = rich.console.Console(width=None if sys.stdout.isatty() or "COLUMNS" in
 
 
 def train(args: Namespace) -> None:
-    from pendula.report import progress, result_table
+    from pendula.report import alignment_table, progress, result_table
 
     if args.resume is not None:
         folder = Path(args.resume)
@@ -61,6 +61,8 @@ def train(args: Namespace) -> None:
         result = run(experiment, folder, resume=args.resume is not None, report=report, say=_note)
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:
         console.print(result_table(result))
+        if result.get("alignment"):
+            console.print(alignment_table(result["alignment"]))
         console.print(f"model: {folder / 'best'}", soft_wrap=True)
 
 

@@ -71,7 +71,8 @@ def _epoch_line(at: Place, epochs: int) -> str:
 def result_table(result: dict[str, Any]) -> Table:
     """One run: what was trained on what, and how well it did."""
     task, model = result["experiment"]["task"], result["experiment"]["model"]
-    table = Table(title=f"{model['network']} on {task['name']}", show_header=False)
+    network = f"a graph of {len(model['nodes'])} nodes" if model.get("nodes") else model["network"]
+    table = Table(title=f"{network} on {task['name']}", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("parameters", f"{result['parameters']:,}")
@@ -82,6 +83,25 @@ def result_table(result: dict[str, Any]) -> Table:
     table.add_row("training time", f"{result['seconds']:.1f} s")
     table.add_row("data", result["data"])
     return table
+
+
+def alignment_table(measured: Sequence[dict[str, Any]]) -> Table:
+    """Angles of a learning rule as `pendula.learn.dfa.Alignment` measured them: the first and the last."""
+    first, last = measured[0], measured[-1]
+    rows = [
+        (layer, _angle(first["layers"].get(layer)), _angle(found), _shown(found["ratio"], "{:.3g}"))
+        for layer, found in last["layers"].items()
+    ]
+    head = ("layer", f"at step {first['step']}", f"at step {last['step']}", "ratio of norms")
+    return simple_table("angle to backpropagation, degrees", head, rows)
+
+
+def _angle(found: dict[str, Any] | None) -> str:
+    return _shown(None if found is None else found["degrees"], "{:.1f}")
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
 
 
 def simple_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pendula.bench import contestants
 from pendula.bench.cases import EAGER, Case
@@ -33,18 +35,23 @@ def peak_of_training(case: Case, who: str) -> int:
         assert first.training is not None
         assert contestant.training is not None
         first.training()
-        before = _start()
-        contestant.training()
-        return _highest() - before
+        return peak_of(contestant.training)
+
+
+def peak_of(call: Callable[[], Any]) -> int:
+    """Bytes above what stood before, in a fresh process. Errors: `Absent` where the system doesn't tell."""
+    before = _start()
+    call()
+    return _highest() - before
 
 
 def _start() -> int:
-    """Bytes resident now; forgets the highest so far where the system can."""
-    status = Path("/proc/self/clear_refs")
-    if status.exists():
-        status.write_text("5")
-        return _linux("VmRSS")
-    return _highest()
+    """Bytes resident now; forgets the highest so far where the system lets it."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return _highest()
+    return _linux("VmRSS")
 
 
 def _highest() -> int:

@@ -7,19 +7,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pendula.diagnose.advice import Advice, advise
+from pendula.diagnose.alignment import RuleReport
 from pendula.diagnose.bounds import certify
 from pendula.diagnose.certificate import Certificate, broken
-from pendula.diagnose.forward import Loss, Network
+from pendula.diagnose.forward import Loss, Network, stateless
 from pendula.diagnose.gradients import GradientFlow, gradient_flow
 from pendula.diagnose.plain import plain
 from pendula.diagnose.portraits import Portrait, portraits
 from pendula.diagnose.spectrum import LayerSpectrum, spectrum
 from pendula.diagnose.verdict import LayerGradients
+from pendula.nets.model import Model
 from pendula.tasks.base import Batch
 
 FORMAT, VERSION = "pendula-diagnosis", 1
 # what Lyapunov exponents cost grows with both; the first ones say what there is to say
 EXPONENTS, FOLLOWED = 4, 2
+STATELESS = (
+    "This model has no recurrent layer: there are no states over time, and only its learning rule was looked at."
+)
 
 
 @dataclass(frozen=True)
@@ -30,25 +35,32 @@ class Diagnosis:
         about: what was looked at, and by what: words and numbers.
         notes: what one must know to read the rest, a sentence each.
         certificates: of `pendula.diagnose.certify`; uncertified: why there are none, where there are none.
-        gradients, advice, spectrum, portraits: of the functions of these names.
+        gradients, advice, spectrum, portraits: of the functions of these names. Of a model without states over time
+            gradients are None, and the others empty.
+        learning: of a run that was trained by another rule than backpropagation.
     """
 
     about: Mapping[str, Any]
     notes: Sequence[str]
     certificates: Sequence[Certificate]
     uncertified: str | None
-    gradients: GradientFlow
+    gradients: GradientFlow | None
     advice: Sequence[Advice]
     spectrum: Sequence[LayerSpectrum]
     portraits: Sequence[Portrait] = field(repr=False)
+    learning: RuleReport | None = None
 
     @property
     def verdict(self) -> tuple[str, ...]:
         """The whole in a few sentences."""
+        learned = () if self.learning is None else self.learning.verdict
+        if self.gradients is None:
+            return learned
         return (
             *_of_bounds(self),
             *_of_gradients(self.gradients),
             *_of_advice(self.advice),
+            *learned,
             _of_spectrum(self.spectrum),
         )
 
@@ -62,8 +74,9 @@ class Diagnosis:
             "verdict": list(self.verdict),
             "certificates": [c.to_dict() for c in self.certificates],
             "uncertified": self.uncertified,
-            "gradients": self.gradients.to_dict(),
+            "gradients": None if self.gradients is None else self.gradients.to_dict(),
             "advice": [a.to_dict() for a in self.advice],
+            "learning": None if self.learning is None else self.learning.to_dict(),
             "spectrum": [s.to_dict() for s in self.spectrum],
             "portraits": [p.to_dict() for p in self.portraits],
         }
@@ -77,6 +90,7 @@ def examine(
     compare: str | None = "LSTM",
     about: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
+    learning: RuleReport | None = None,
 ) -> Diagnosis:
     """Check and measure everything; nothing in the network is changed.
 
@@ -86,6 +100,8 @@ def examine(
         loss: of the prediction and the batch, one number, such as `task.loss`.
         compare: whose gradients stand beside the network's own, a name of `pendula.CELLS`; None for nobody's.
         about, notes: what to tell the reader of the page.
+        learning: what was measured of the rule that trained the network. With it, a model without recurrent layer can
+            be given, which has nothing else to be looked at.
 
     Errors: ValueError for input that the network itself refuses, and for unknown words.
 
@@ -96,6 +112,8 @@ def examine(
     >>> found.verdict[0].split(" ")[-2:]
     ['apply', 'hold.']
     """
+    if learning is not None and isinstance(network, Model) and stateless(network):
+        return Diagnosis(about or {}, (*notes, STATELESS), (), None, None, (), (), (), learning)
     lost = [name for name, p in network.named_parameters() if not bool(p.detach().isfinite().all())]
     flow = gradient_flow(network, batch, loss, compare=compare)
     uncertified = None
@@ -110,6 +128,7 @@ def examine(
         advice=advise(network, flow),
         spectrum=spectrum(network, batch, exponents=EXPONENTS, sequences=FOLLOWED),
         portraits=portraits(network, batch),
+        learning=learning,
     )
 
 

@@ -61,9 +61,14 @@ def known(network: object) -> None:
 
 def recurrent(network: nn.Module) -> None:
     """Refuse a model that has no states to look at."""
-    if isinstance(network, Model) and all(node.is_map for node in network.spec.nodes):
+    if isinstance(network, Model) and stateless(network):
         names = ", ".join(dict.fromkeys(node.network for node in network.spec.nodes))
         raise ValueError(f"this model has no recurrent layer, only {names}: it has no states over time to look at")
+
+
+def stateless(model: Model) -> bool:
+    """Whether no layer of it is recurrent."""
+    return all(node.is_map for node in model.spec.nodes)
 
 
 def cells_of(network: Network) -> dict[Place, Cell]:

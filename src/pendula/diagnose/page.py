@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from pendula.diagnose import pictures
+from pendula.diagnose.alignment import LayerAngle, RuleReport
 from pendula.diagnose.certificate import Certificate
 from pendula.diagnose.diagnosis import Diagnosis
-from pendula.diagnose.pictures import Picture
+from pendula.diagnose.drawing import Picture
+from pendula.diagnose.gradients import GradientFlow
 from pendula.diagnose.spectrum import LayerSpectrum
 
 # layers and directions whose pictures stand on a page; the numbers of all are in the JSON file
@@ -72,19 +74,30 @@ def page(found: Diagnosis) -> str:
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>\n<body>'
         f'<h1>Diagnosis of {escape(name)}</h1><p id="subject" class="soft">{escape(_subject(found))}</p>\n'
         f'<section id="verdict"{" class=broken" if failed else ""}>{verdict}</section>{notes}\n<main>'
-        f"{_part('certificates', 'Certificates', _certificates(found))}"
-        f"{_part('gradients', 'Gradients, and what to change', _gradients(found))}"
-        f"{_part('spectrum', 'Spectrum of the steps', _spectrum(found))}"
-        f"{_part('portraits', 'Portraits of the trajectory', _portraits(found))}"
-        f"{_part('about', 'What was looked at, where and when', _facts(found))}</main>\n"
-        f"<footer><p>{FOOTER}</p></footer></body></html>\n"
+        f"{''.join(_part(*part) for part in _parts(found))}</main>\n"
+        f"<footer><p>{'' if found.gradients is None else PROVEN}{NUMBERS}</p></footer></body></html>\n"
     )
 
 
-FOOTER = (
+PROVEN = (
     "A statement is proven under its conditions, which were looked at with the weights and the batch of this page; "
-    "measured is the largest value seen, in float64. All numbers stand in diagnosis.json beside this page."
+    "measured is the largest value seen, in float64. "
 )
+NUMBERS = "All numbers stand in diagnosis.json beside this page."
+
+
+def _parts(found: Diagnosis) -> Iterator[tuple[str, str, str]]:
+    """Name, title and body of each part that there is something to say in."""
+    flow = found.gradients
+    if flow is not None:
+        yield "certificates", "Certificates", _certificates(found)
+        yield "gradients", "Gradients, and what to change", _gradients(found, flow)
+    if found.learning is not None:
+        yield "learning", "Learning rule", _learning(found.learning)
+    if flow is not None:
+        yield "spectrum", "Spectrum of the steps", _spectrum(found)
+        yield "portraits", "Portraits of the trajectory", _portraits(found)
+    yield "about", "What was looked at, where and when", _facts(found)
 
 
 def _part(name: str, title: str, body: str) -> str:
@@ -140,8 +153,8 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def _gradients(found: Diagnosis) -> str:
-    said = "".join(f"<li>{escape(sentence)}</li>" for sentence in found.gradients.sentences)
+def _gradients(found: Diagnosis, flow: GradientFlow) -> str:
+    said = "".join(f"<li>{escape(sentence)}</li>" for sentence in flow.sentences)
     advice = "".join(
         f"<li>{escape(a.layer)}: <b>{escape(a.what)}</b>, because {escape(a.because)}. "
         f'<span class="soft">[{escape(a.source)}]</span></li>'
@@ -149,7 +162,32 @@ def _gradients(found: Diagnosis) -> str:
     )
     changes = f'<h3>What to change</h3><ul id="advice">{advice}</ul>'
     none = '<p id="advice">Nothing was found that should be changed for the sake of gradients.</p>'
-    return f"<ul>{said}</ul>{changes if advice else none}{_figures([pictures.gradient_picture(found.gradients)])}"
+    return f"<ul>{said}</ul>{changes if advice else none}{_figures([pictures.gradient_picture(flow)])}"
+
+
+def _learning(report: RuleReport) -> str:
+    words = (
+        "The angle between the update of this rule and that of backpropagation, and the norm of the first over that of "
+        "the second: on the batch of this page, with the weights of now, dropout and normalisation as in training. On "
+        "few sequences angles scatter; --sequences takes more."
+    )
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("layer", "angle", "ratio of norms", "what it means"))
+    body = "".join(_angle(layer) for layer in report.layers)
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    picture = pictures.alignment_picture(report)
+    never = "<p>No angle was measured during the training: <code>--train.align N</code> does so every N batches.</p>"
+    drawn = never if picture is None else _figures([picture])
+    return f'<p>Trained by {escape(report.rule)}.</p><p class="soft">{words}</p>{table}{drawn}'
+
+
+def _angle(layer: LayerAngle) -> str:
+    kind = {True: "holds", False: "broken", None: "none"}[layer.lowers]
+    degrees = "" if layer.degrees is None else f"{layer.degrees:.1f} degrees"
+    numbers = "".join(
+        f'<td class="number" data-of="{name}">{text}</td>' if text else "<td></td>"
+        for name, text in (("angle", degrees), ("ratio of norms", _number(layer.ratio)))
+    )
+    return f'<tr><td><b>{escape(layer.name)}</b></td>{numbers}<td class="{kind}">{escape(layer.sentence)}</td></tr>'
 
 
 def _spectrum(found: Diagnosis) -> str:

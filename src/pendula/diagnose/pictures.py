@@ -1,94 +1,45 @@
-"""Portraits, gradients and spectra as SVG that stands inside a page, in the page's own ink, light or dark."""
+"""Portraits, gradients, spectra and angles as pictures for the page of a diagnosis."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
+from pendula.diagnose.alignment import RuleReport
+from pendula.diagnose.drawing import (
+    BLUE,
+    COLOURS,
+    GREEN,
+    INK,
+    ORANGE,
+    RED,
+    Picture,
+    drawing,
+    finished,
+    plainly,
+    positive,
+)
 from pendula.diagnose.gradients import GradientFlow
 from pendula.diagnose.portraits import Portrait
 from pendula.diagnose.spectrum import LayerSpectrum
 
-# Okabe and Ito's colours that are seen on white and on black, told apart by colour-blind readers too
-BLUE, RED, GREEN, PINK, ORANGE, SKY = COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-# drawn in this, and then made the colour of the text around the picture
-INK = "#010203"
-WIDTH, HEIGHT = 4.8, 2.7
 # a bound that is far away would flatten what it bounds
 FAR = 1e3
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An SVG element; the caption says what is drawn, the alternative text what is to be seen."""
-
-    name: str
-    svg: str
-    caption: str
-    alternative: str
-
-
-@contextmanager
-def _drawing(height: float = HEIGHT, **subplots: Any) -> Iterator[tuple[Any, Any, list[str]]]:
-    """A figure, its axes, and a list that gets the SVG when the block ends."""
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("pictures need matplotlib: pip install 'pendula[train]'") from error
-    inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color")
-    style: dict[Any, Any] = {
-        **dict.fromkeys(inked, INK),
-        "svg.fonttype": "none",
-        # names of clipping paths are the same each time
-        "svg.hashsalt": "pendula",
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.alpha": 0.25,
-        "grid.linewidth": 0.6,
-        "legend.frameon": False,
-        "legend.fontsize": 8,
-        "lines.linewidth": 1.4,
-    }
-    made: list[str] = []
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        yield figure, figure.subplots(**subplots), made
-        text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-        made.append(text.getvalue())
-
-
-def _picture(name: str, svg: str, caption: str, alternative: str) -> Picture:
-    """The SVG element alone, with ids of its own and nothing that would act on the page around it."""
-    from html import escape
-
-    svg = re.sub(r"^.*?(?=<svg)|<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\bid="|xlink:href="#|url\(#', lambda found: f"{found[0]}{name}-", svg)
-    head = f'<svg role="img" aria-label="{escape(alternative)}"'
-    return Picture(name, svg.replace("<svg", head, 1).replace(INK, "currentColor").strip(), caption, alternative)
+STYLES = ("-", "--", ":", "-.")
 
 
 def gradient_picture(flow: GradientFlow) -> Picture:
     """|dLoss/dstate| against the lag, both logarithmic, with those of the rival."""
-    with _drawing(height=3.2) as (_, axes, made):
+    with drawing(height=3.2) as (_, axes, made):
         for number, layer in enumerate(flow.layers):
             colour = COLOURS[number % len(COLOURS)]
             label = f"{layer.name} ({layer.network})"
-            axes.plot(layer.lags, _positive(layer.median), color=colour, label=_plainly(label))
+            axes.plot(layer.lags, positive(layer.median), color=colour, label=plainly(label))
         for number, layer in enumerate(flow.rival.layers if flow.rival else ()):
             colour = COLOURS[(len(flow.layers) + number) % len(COLOURS)]
             label = f"{layer.name} (untrained {layer.network})"
-            axes.plot(layer.lags, _positive(layer.median), color=colour, linestyle="--", label=_plainly(label))
+            axes.plot(layer.lags, positive(layer.median), color=colour, linestyle="--", label=plainly(label))
         axes.set_xscale("symlog", linthresh=1)
-        if any(math.isfinite(v) for layer in flow.layers for v in _positive(layer.median)):
+        if any(math.isfinite(v) for layer in flow.layers for v in positive(layer.median)):
             axes.set_yscale("log")
         axes.set_xlabel("lag, steps before the end")
         axes.set_ylabel("|dLoss/dstate|, median")
@@ -97,7 +48,33 @@ def gradient_picture(flow: GradientFlow) -> Picture:
     said = "; ".join(f"{layer.name}: {layer.verdict}, effective memory {layer.memory} steps" for layer in flow.layers)
     words = "Norm of the gradient of the loss in the state against the lag, median over the sequences"
     dashed = f"; dashed: an untrained {flow.rival.layers[0].network} of the same width" if flow.rival else ""
-    return _picture("gradients", made[0], f"{words}{dashed}.", f"{words}. {said}.")
+    return finished("gradients", made[0], f"{words}{dashed}.", f"{words}. {said}.")
+
+
+def alignment_picture(report: RuleReport) -> Picture | None:
+    """Angles over a training, a line for each layer."""
+    lines = {layer: course for layer, course in report.course.items() if any(d is not None for d in course)}
+    if not lines:
+        return None
+    rows = -(-len(lines) // 3)
+    with drawing(height=2.6 + 0.2 * rows) as (figure, axes, made):
+        for number, (layer, course) in enumerate(lines.items()):
+            style = {"color": COLOURS[number % len(COLOURS)], "linestyle": STYLES[number // len(COLOURS) % len(STYLES)]}
+            degrees = [math.nan if d is None else d for d in course]
+            # of one measurement there is no line to see
+            axes.plot(report.steps, degrees, marker="o", markersize=2.5, label=plainly(layer), **style)
+        axes.axhline(90, color=INK, linewidth=0.8, linestyle=":")
+        axes.set_ylim(bottom=-3)
+        axes.set_xlabel("optimiser step")
+        axes.set_ylabel("angle in degrees")
+        figure.legend(loc="outside lower center", ncols=3)
+    ends = {layer: [d for d in course if d is not None] for layer, course in lines.items()}
+    said = ", ".join(f"{layer} from {seen[0]:.0f} to {seen[-1]:.0f}" for layer, seen in ends.items())
+    words = "Angle between the rule's update and that of backpropagation during the training"
+    limit = "Below the dotted line, at 90 degrees, a short step lowers the loss."
+    return finished(
+        "alignment", made[0], f"{words}, each on the batch of its step. {limit}", f"{words}: {said} degrees"
+    )
 
 
 def phase_picture(portrait: Portrait, name: str) -> Picture | None:
@@ -105,7 +82,7 @@ def phase_picture(portrait: Portrait, name: str) -> Picture | None:
     if not portrait.curves:
         return None
     side = math.ceil(len(portrait.curves) ** 0.5)
-    with _drawing(ncols=side, nrows=-(-len(portrait.curves) // side), height=3.4, squeeze=False) as drawn:
+    with drawing(ncols=side, nrows=-(-len(portrait.curves) // side), height=3.4, squeeze=False) as drawn:
         figure, panels, made = drawn
         for axes, colour, (label, across, up) in zip(panels.flat, COLOURS, portrait.curves, strict=False):
             axes.plot(across, up, color=colour, linewidth=0.9)
@@ -121,7 +98,7 @@ def phase_picture(portrait: Portrait, name: str) -> Picture | None:
     words = f"Phase portrait of {portrait.name} over {window}: {portrait.axes[1]} against {portrait.axes[0]}"
     units = ", ".join(label for label, _, _ in portrait.curves)
     chosen = f" of the units that move most ({units})" * (len(portrait.curves) > 1)
-    return _picture(name, made[0], f"{words}{chosen}. Circle: start; square: end.", f"{words}{chosen}")
+    return finished(name, made[0], f"{words}{chosen}. Circle: start; square: end.", f"{words}{chosen}")
 
 
 def energy_picture(portrait: Portrait, name: str) -> Picture:
@@ -130,7 +107,7 @@ def energy_picture(portrait: Portrait, name: str) -> Picture:
     largest = max((v for row in portrait.energy for v in row if math.isfinite(v)), default=math.nan)
     bound = portrait.bound
     near = bound is not None and bound[-1] < FAR * largest
-    with _drawing() as (_, axes, made):
+    with drawing() as (_, axes, made):
         for number, row in enumerate(portrait.energy):
             axes.plot(times, row, color=COLOURS[number % len(COLOURS)], label=f"sequence {number + 1}")
         if near:
@@ -144,14 +121,14 @@ def energy_picture(portrait: Portrait, name: str) -> Picture:
     pooled = f", the largest of each {portrait.stride} steps" * (portrait.stride > 1)
     limit = "." if bound is None else f". The proven bound is {bound[-1]:.3g} at the end" + "." * near
     limit += "" if near or bound is None else ", too far away to be drawn."
-    return _picture(name, made[0], f"{what}{pooled}{limit}", f"{what}; the largest value is {largest:.3g}")
+    return finished(name, made[0], f"{what}{pooled}{limit}", f"{what}; the largest value is {largest:.3g}")
 
 
 def raster_picture(portrait: Portrait, name: str) -> Picture:
     """Activity of the units over time."""
     largest = max((abs(v) for row in portrait.activity for v in row if math.isfinite(v)), default=0.0) or 1.0
     lowest = 0.0 if portrait.shown == "modulus" else -largest
-    with _drawing() as (figure, axes, made):
+    with drawing() as (figure, axes, made):
         image = axes.imshow(
             portrait.activity,
             aspect="auto",
@@ -171,7 +148,7 @@ def raster_picture(portrait: Portrait, name: str) -> Picture:
         figure.colorbar(image, ax=axes, label=portrait.shown)
     pooled = f", of each {portrait.stride} steps the value farthest from zero" * (portrait.stride > 1)
     words = f"Activity of {portrait.name}: {portrait.shown} of {len(portrait.units)} units over {portrait.steps} steps"
-    return _picture(name, made[0], f"{words}{pooled}.", f"{words}; the largest size is {largest:.3g}")
+    return finished(name, made[0], f"{words}{pooled}.", f"{words}; the largest size is {largest:.3g}")
 
 
 def gains_picture(layer: LayerSpectrum, name: str) -> Picture | None:
@@ -179,7 +156,7 @@ def gains_picture(layer: LayerSpectrum, name: str) -> Picture | None:
     gains = layer.gains
     if gains is None:
         return None
-    with _drawing() as (_, axes, made):
+    with drawing() as (_, axes, made):
         rows = (
             (gains.largest, "largest", RED, "o-"),
             (gains.median, "median", BLUE, "s-"),
@@ -196,7 +173,7 @@ def gains_picture(layer: LayerSpectrum, name: str) -> Picture | None:
         axes.legend()
     words = f"Singular values of the step Jacobian of {layer.name} along the trajectory: above 1 a step stretches"
     seen = f"from {min(gains.smallest):.3g} to {max(gains.largest):.3g}"
-    return _picture(name, made[0], f"{words}.", f"{words}; they go {seen}")
+    return finished(name, made[0], f"{words}.", f"{words}; they go {seen}")
 
 
 def eigenvalue_picture(layer: LayerSpectrum, name: str) -> Picture | None:
@@ -206,7 +183,7 @@ def eigenvalue_picture(layer: LayerSpectrum, name: str) -> Picture | None:
     region = layer.region
     upper = list(region.boundary)
     edge = [*upper, *((x, -y) for x, y in reversed(upper))]
-    with _drawing(height=3.8) as (figure, axes, made):
+    with drawing(height=3.8) as (figure, axes, made):
         axes.fill([x for x, _ in edge], [y for _, y in edge], color=INK, alpha=0.09, linewidth=0)
         axes.plot([x for x, _ in edge], [y for _, y in edge], color=INK, linewidth=0.8)
         for line, mark, colour in zip(layer.linearisations, ("o", "x"), (BLUE, ORANGE), strict=False):
@@ -236,7 +213,7 @@ def eigenvalue_picture(layer: LayerSpectrum, name: str) -> Picture | None:
         f"{sum(not own for own in line.inside)} of {len(line.inside)} outside {line.where}"
         for line in layer.linearisations
     )
-    return _picture(name, made[0], f"{what}, {layer.name}: {counts}.", f"{what} of {layer.name}: {counts}")
+    return finished(name, made[0], f"{what}, {layer.name}: {counts}.", f"{what} of {layer.name}: {counts}")
 
 
 def exponent_picture(layer: LayerSpectrum, name: str) -> Picture | None:
@@ -247,7 +224,7 @@ def exponent_picture(layer: LayerSpectrum, name: str) -> Picture | None:
     ]
     if not shown:
         return None
-    with _drawing(height=2.4) as (_, axes, made):
+    with drawing(height=2.4) as (_, axes, made):
         number, value, spread = zip(*shown, strict=True)
         axes.axhspan(-found.tolerance, found.tolerance, color=INK, alpha=0.09, linewidth=0)
         axes.axhline(0, color=INK, linewidth=0.8)
@@ -258,7 +235,7 @@ def exponent_picture(layer: LayerSpectrum, name: str) -> Picture | None:
     words = f"The first {len(shown)} Lyapunov exponents of {layer.name}, over {found.steps:.0f} steps"
     note = "Grey: what can't be told from zero."
     said = ", ".join(f"{v:+.3g}" for _, v, _ in shown)
-    return _picture(
+    return finished(
         name, made[0], f"{words}. Bars: spread over {found.sequences} sequences. {note}", f"{words}: {said}"
     )
 
@@ -274,13 +251,3 @@ def of_spectrum(layer: LayerSpectrum, name: str) -> list[Picture]:
     makers = ((gains_picture, "gains"), (eigenvalue_picture, "eigenvalues"), (exponent_picture, "exponents"))
     drawn = (make(layer, f"{name}-{kind}") for make, kind in makers)
     return [picture for picture in drawn if picture is not None]
-
-
-def _plainly(words: str) -> str:
-    """Words in which matplotlib sees no formula."""
-    return words.replace("$", r"\$")
-
-
-def _positive(values: Sequence[float]) -> list[float]:
-    """What a logarithm can be taken of; gaps elsewhere."""
-    return [v if v > 0 and math.isfinite(v) else math.nan for v in values]
