@@ -1,5 +1,5 @@
 # make demo: train the first networks on real data. make test: run all tests. Both make .venv first.
-# make wheel: wheels in dist/. make sanitize: the compiled scans under AddressSanitizer (Linux, GCC, cmake). docs/native.md
+# make gpu: tests and times on a GPU (with CONSTRAINTS=). make wheel: wheels in dist/. make sanitize: the compiled scans under AddressSanitizer (Linux, GCC, cmake). docs/native.md
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -8,7 +8,7 @@ CONSTRAINTS ?= constraints.txt
 # arguments of the demo, for example --seeds 1 --epochs 2
 DEMO ?=
 
-.PHONY: demo test check docs wheel sanitize clean
+.PHONY: demo test check docs wheel sanitize gpu clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pendula demo $(DEMO)
@@ -35,6 +35,12 @@ sanitize: $(VENV)/.test
 	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
 	  $(BIN)/python -m pytest -n auto --capture=sys --library build/sanitize tests/ops tests/test_native.py \
 	  tests/cells/test_cornn.py tests/cells/test_unicornn.py tests/cells/test_lem.py
+
+# where there is an NVIDIA GPU: the numbers of its kernels, then their times
+gpu: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable '.[triton]'
+	TRITON_INTERPRET=0 CUBLAS_WORKSPACE_CONFIG=:4096:8 $(BIN)/python -m pytest tests/ops/test_triton.py tests/ops/test_triton_code.py
+	TRITON_INTERPRET=0 $(BIN)/python benchmarks/gpu.py
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("pendula needs Python 3.11 or later; set PYTHON=..." if sys.version_info < (3, 11) else 0)'

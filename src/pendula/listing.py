@@ -53,6 +53,7 @@ def _backends() -> tuple[Sequence[str], list[Sequence[str]]]:
     from pendula.cells import CELLS
     from pendula.cells.linear import LinearCell
     from pendula.ops import native
+    from pendula.ops.gpu import device
 
     sets = [] if native.missing() else native.instruction_sets()
     here = "; also built in: ".join(filter(None, (" ".join(sets[:1]), ", ".join(sets[1:])))) or "none"
@@ -61,9 +62,19 @@ def _backends() -> tuple[Sequence[str], list[Sequence[str]]]:
         ("(compiled scans)", here, native.missing()),
     ]
     if torch.cuda.is_available():
-        rows.append(("(GPU)", torch.cuda.get_device_name(), "there, what pendula:: names here runs step by step"))
+        rows.append(("(GPU)", torch.cuda.get_device_name(), device.missing() or device.too_old(0)))
     else:
         rows.append(("(GPU)", "none that torch can use", ""))
+
+    def on_gpu(name: str) -> str:
+        """Why not on this machine's GPU too; empty when it does, or when there is none."""
+        scan, place = CELLS[name].fused, torch.device("cuda")
+        if scan is None or not torch.cuda.is_available():
+            return ""
+        made = CELLS[name](2, 4).to(place)
+        reason = scan.objection(torch.zeros(1, 1, 2, device=place), made.operands(), lengths=None, tau=None)
+        return f"on the GPU step by step: {reason}" if reason else ""
+
     for name, cell in CELLS.items():
         made = cell(2, 4)
         if isinstance(made, LinearCell):
@@ -73,7 +84,7 @@ def _backends() -> tuple[Sequence[str], list[Sequence[str]]]:
         elif reason := made.fused.objection(torch.zeros(1, 1, 2), made.operands(), lengths=None, tau=None):
             rows.append((name, "reference scan: each step from Python", f"{made.fused.name}: {reason}"))
         else:
-            rows.append((name, f"fused scan {made.fused.name}: all steps in one call", ""))
+            rows.append((name, f"fused scan {made.fused.name}: all steps in one call", on_gpu(name)))
     return ("network", "how it runs", "what would be faster, and is missing"), rows
 
 

@@ -1,4 +1,8 @@
-"""coRNN over time in one call: `pendula::cornn_scan` and its backward operator, on the compiled scans."""
+"""coRNN over time in one call: `pendula::cornn_scan` and its backward operator, on the compiled scans.
+
+On a GPU the same operators run in Triton: `pendula.ops.gpu.cornn`. There `products` says what the operands of products
+with W and W_z are rounded to (`pendula.ops.gpu.product`); the processor rounds nothing.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +40,7 @@ def cornn_scan(
     lengths: Tensor | None,
     implicit: bool,
     keep: bool,
+    products: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Outputs (T, B, N), last y and z (B, N), and with `keep` for the backward pass all tanh (T, B, N) and some z.
 
@@ -87,13 +92,21 @@ def cornn_scan(
 
 @cornn_scan.register_fake
 def _(x: Tensor, y0: Tensor, z0: Tensor, W: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    keep = rest[-1]
+    # from the front: a default at the end may be left out
+    keep = rest[9]
     y = x.new_empty(x.shape[0], x.shape[1], W.shape[0])
     last = [x.new_empty(x.shape[1], W.shape[0]) for _ in range(2)]
     s = torch.empty_like(y) if keep else x.new_empty(0)
     # how many depends on sizes that may be symbols here
     count = torch.library.get_ctx().new_dynamic_size() if keep else 0
     return y, last[0], last[1], s, x.new_empty(count, x.shape[1], W.shape[0])
+
+
+@cornn_scan.register_kernel("cuda")
+def _(*given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    from pendula.ops.gpu import cornn as on_gpu
+
+    return on_gpu.forward(*given)
 
 
 @torch.library.custom_op("pendula::cornn_scan_backward", mutates_args=())
@@ -118,6 +131,7 @@ def cornn_scan_backward(
     implicit: bool,
     input: bool,
     constants: bool,
+    products: int = 0,
 ) -> typing.List[Tensor]:  # noqa: UP006 (torch 2.6 knows no other name of it)
     """Gradients of x (empty without `input`), y0, z0, W, W_z, V, b; of dt, gamma, epsilon (empty without `constants`);
     of tau (empty without it)."""
@@ -192,7 +206,7 @@ def _(
     V: Tensor,
     *rest: Any,
 ) -> list[Tensor]:
-    tau, input, constants = rest[3], rest[-2], rest[-1]
+    tau, input, constants = rest[3], rest[9], rest[10]
     units = W.shape[0]
     sums = [x.new_empty(units if constants else 0) for _ in range(3)]
     by_tau = x.new_empty(0) if tau is None else torch.empty_like(tau)
@@ -200,12 +214,19 @@ def _(
     return [alike[0] if input else x.new_empty(0), *alike[1:], x.new_empty(units), *sums, by_tau]
 
 
+@cornn_scan_backward.register_kernel("cuda")
+def _(*given: Any) -> list[Tensor]:
+    from pendula.ops.gpu import cornn as on_gpu
+
+    return on_gpu.backward(*given)
+
+
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, y0, z0, W, W_z, V, b, dt, gamma, epsilon, tau, lengths, implicit, keep = inputs
+    x, y0, z0, W, W_z, V, b, dt, gamma, epsilon, tau, lengths, implicit, keep, products = inputs
     assert keep, "the scan was run without what its backward pass needs"
     y, _, _, s, kept = output
     ctx.save_for_backward(x, y0, z0, W, W_z, V, dt, gamma, epsilon, tau, lengths, y, s, kept)
-    ctx.implicit, ctx.biased = implicit, b is not None
+    ctx.implicit, ctx.biased, ctx.products = implicit, b is not None, products
     ctx.constants = any(ctx.needs_input_grad[7:10])
     ctx.set_materialize_grads(False)
 
@@ -214,13 +235,13 @@ def _backward(ctx: Any, by_y: Any, by_y_last: Any, by_z_last: Any, *_: Any) -> t
     # read once: under activation checkpointing a second reading is refused
     saved = ctx.saved_tensors
     *found, by_dt, by_gamma, by_epsilon, by_tau = cornn_scan_backward(
-        by_y, by_y_last, by_z_last, *saved, ctx.implicit, ctx.needs_input_grad[0], ctx.constants
+        by_y, by_y_last, by_z_last, *saved, ctx.implicit, ctx.needs_input_grad[0], ctx.constants, ctx.products
     )
     constants = (by_dt, by_gamma, by_epsilon) if ctx.constants else (None, None, None)
     spans = by_tau if saved[9] is not None else None
     bias = found[6] if ctx.biased else None
     by_x = found[0] if ctx.needs_input_grad[0] else None
-    return (by_x, *found[1:6], bias, *constants, spans, None, None, None)
+    return (by_x, *found[1:6], bias, *constants, spans, None, None, None, None)
 
 
 cornn_scan.register_autograd(_backward, setup_context=_setup)

@@ -11,17 +11,25 @@ from torch import Tensor
 
 from pendula.ops import native
 from pendula.ops.cornn import check_sizes, cornn_scan
+from pendula.ops.gpu import device, product
 
 
 @dataclass(frozen=True)
 class CoRNNScan:
-    """The compiled scan as a cell's `fused`; operands: W, W_z, V, b or None, dt, gamma, epsilon, implicit."""
+    """The compiled scan as a cell's `fused`; operands: W, W_z, V, b or None, dt, gamma, epsilon, implicit.
+
+    On a GPU it is the scan in Triton.
+    """
 
     name: str = "pendula::cornn_scan"
 
     def objection(
         self, x: Tensor, operands: tuple[Any, ...], *, lengths: Tensor | None, tau: Tensor | None
     ) -> str | None:
+        if x.is_cuda:
+            tensors = (t for t in operands if isinstance(t, Tensor))
+            reason = device.objection(self.name, x, *tensors)
+            return reason or device.weights_objection(self.name, x, len(operands[0]))
         return native.objection(self.name, x, operands[0])
 
     def __call__(
@@ -35,12 +43,14 @@ class CoRNNScan:
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         W, W_z, V, b, dt, gamma, epsilon, implicit = operands
         constants = [c.expand(W.shape[0]) for c in (dt, gamma, epsilon)]
-        x = x.to(W.dtype)
+        x, products = x.to(W.dtype), product.products_of(x)
         keep = torch.is_grad_enabled()
         if keep:
             given = (x, *state, W, W_z, V, b, *constants, tau)
             keep = any(t is not None and t.requires_grad for t in given)
-        y, y_last, z_last, _, _ = cornn_scan(x, *state, W, W_z, V, b, *constants, tau, lengths, implicit, keep)
+        y, y_last, z_last, _, _ = cornn_scan(
+            x, *state, W, W_z, V, b, *constants, tau, lengths, implicit, keep, products
+        )
         return y, (y_last, z_last)
 
     def stepper(self, state: tuple[Tensor, ...], operands: tuple[Any, ...]) -> CoRNNStepper:

@@ -1,4 +1,7 @@
-"""UnICORNN over time in one call: `pendula::unicornn_scan` and its backward operator, on the compiled scans."""
+"""UnICORNN over time in one call: `pendula::unicornn_scan` and its backward operator, on the compiled scans.
+
+On a GPU the same operators run in Triton: `pendula.ops.gpu.unicornn`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pendula.ops import native
+from pendula.ops.gpu import device
 
 STORE, CHECKPOINT, REVERSE = range(3)
 CACHED = 1 << 16
@@ -73,6 +77,13 @@ def _(x: Tensor, y0: Tensor, z0: Tensor, w: Tensor, *rest: Any) -> tuple[Tensor,
     last = [x.new_empty(batch, units) for _ in range(2)]
     kept = (steps - 1) // every if memory == CHECKPOINT else 0
     return x.new_empty(steps, batch, units), last[0], last[1], x.new_empty(kept, 2, batch, units)
+
+
+@unicornn_scan.register_kernel("cuda")
+def _(*given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from pendula.ops.gpu import unicornn as on_gpu
+
+    return on_gpu.forward(*given)
 
 
 @torch.library.custom_op("pendula::unicornn_scan_backward", mutates_args=())
@@ -174,6 +185,13 @@ def _(
     return [*alike, x.new_empty(w.shape[0]), x.new_empty(0) if tau is None else torch.empty_like(tau)]
 
 
+@unicornn_scan_backward.register_kernel("cuda")
+def _(*given: Any) -> list[Tensor]:
+    from pendula.ops.gpu import unicornn as on_gpu
+
+    return on_gpu.backward(*given)
+
+
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, y0, z0, w, h, alpha, V, b, tau, lengths, memory, every = inputs
     outputs, y, z, kept = output
@@ -240,7 +258,10 @@ def _check_kept(x: Tensor, n: int, memory: int, every: int, *others: Tensor | No
 
 @dataclass(frozen=True)
 class UnICORNNScan:
-    """The compiled scan as a cell's `fused`; operands: w, h, alpha, V, b or None, memory's name, checkpoint_every."""
+    """The compiled scan as a cell's `fused`; operands: w, h, alpha, V, b or None, memory's name, checkpoint_every.
+
+    On a GPU it is the scan in Triton.
+    """
 
     name: str = "pendula::unicornn_scan"
 
@@ -249,6 +270,8 @@ class UnICORNNScan:
     ) -> str | None:
         if operands[5] == "tape":
             return f"memory='tape' keeps everything on PyTorch's tape, and {self.name} does not"
+        if x.is_cuda:
+            return device.objection(self.name, x, *(t for t in operands if isinstance(t, Tensor)))
         return native.objection(self.name, x, operands[0])
 
     def __call__(
