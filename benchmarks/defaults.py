@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 from pendula import Model, StabilityWarning
-from pendula.circumstances import circumstances
 from pendula.choices import ModelChoice
+from pendula.circumstances import circumstances
 from pendula.learn.fit import fit
 from pendula.learn.training import Diverged, Training
 from pendula.tasks import TASKS

@@ -7,17 +7,19 @@ results/.
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from pathlib import Path
 
 import pendula
 from pendula.cells import CELLS, Cell
-from pendula.papers.rows import Row, rows
+from pendula.papers.rows import rows
 from pendula.papers.text import markdown as tables
 from pendula.papers.text import summary
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- results: written by `make docs` from results/ -->", "<!-- end of results -->"
+COST = "<!-- cost: written by `make docs` from results/bench/dfa.json -->", "<!-- end of cost -->"
 FOLDER = Path(__file__).parent / "networks"
 NOTICE = "<!-- written by `make docs` from the docstring of the cell: edit that -->"
 
@@ -68,15 +70,36 @@ def results() -> dict[Path, str]:
     """The page of published and measured numbers, and the pages with a table of what was run."""
     found = rows(ROOT / "results")
     rules = [row for row in found if row.entry.paper == "dfa"]
-    shown = {ROOT / "README.md": [row for row in found if row not in rules], ROOT / "docs" / "dfa.md": rules}
-    return {ROOT / "docs" / "results.md": tables(found), **{page: _with(page, own) for page, own in shown.items()}}
+    others = [row for row in found if row not in rules]
+    readme, dfa = ROOT / "README.md", ROOT / "docs" / "dfa.md"
+    return {
+        ROOT / "docs" / "results.md": tables(found),
+        readme: _between(readme.read_text(), BEGIN, END, summary(others)),
+        dfa: _between(_between(dfa.read_text(), BEGIN, END, summary(rules)), *COST, costs()),
+    }
 
 
-def _with(page: Path, own: list[Row]) -> str:
-    """A page with its table between the two marks."""
-    before, _, rest = page.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{summary(own)}\n\n{END}{after}"
+def _between(text: str, begin: str, end: str, made: str) -> str:
+    """A page with another table between two of its marks."""
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n\n{made}\n\n{end}{after}"
+
+
+def costs() -> str:
+    """What a training step costs under each learning rule, as `benchmarks/dfa.py` measured it."""
+    measured = json.loads((ROOT / "results" / "bench" / "dfa.json").read_text())["cases"]
+    lines = [
+        "| network | steps | rule | peak memory, MB | of bptt's | of plain's | processor, ms |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for case in measured:
+        shares = " | ".join(f"{share:.2f}" for share in case["share_of"].values())
+        peak = f"{case['peak_bytes'] / 1e6:.1f}"
+        lines.append(
+            f"| {case['network']} | {case['steps']} | {case['rule']} | {peak} | {shares} | {case['cpu_ms']:.0f} |"
+        )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
