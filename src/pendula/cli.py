@@ -1,4 +1,4 @@
-"""The command line: `pendula train | evaluate | predict | diagnose | tune | reproduce | report | list | data | ...`.
+"""The command line: `pendula train | evaluate | predict | diagnose | tune | search | reproduce | report | list | ...`.
 
 Exit codes: 0 done; 2 a wrong word or value; 3 data, files or disk; 4 the training diverged; 130 interrupted (and
 resumable); 1 a defect of pendula, with a traceback.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -26,7 +25,7 @@ except ImportError as error:
     sys.exit(f"the command line needs more packages ({error.name} is missing): pip install 'pendula[train]'")
 
 import pendula
-from pendula._check import BackendError, DataError, one_of, positive_int, seconds_of
+from pendula._check import BackendError, DataError, seconds_of
 from pendula.choices import ModelChoice, TaskChoice
 from pendula.experiment import Experiment, files_of, open_run, read_config, run
 from pendula.learn.training import Diverged, Training
@@ -50,14 +49,15 @@ def train(args: Namespace) -> None:
         experiment, _ = read_config(folder)
     else:
         experiment = Experiment(args.task, args.model, args.train)
-        name = f"{args.task.name}-{args.model.network}-seed{args.train.seed}".lower()
+        network = "graph" if args.model.nodes else args.model.network
+        name = f"{args.task.name}-{network}-seed{args.train.seed}".lower()
         folder = Path(args.out or f"runs/{name}")
     if experiment.task.options.get("path") is not None:
         # the run must find its data again from wherever it is resumed
         path = Path(str(experiment.task.options["path"])).expanduser()
         experiment.task.options["path"] = str(path.resolve())
 
-    with progress(console, f"{experiment.model.network} on {experiment.task.name}", experiment.train.epochs) as report:
+    with progress(console, f"{experiment.model.title} on {experiment.task.name}", experiment.train.epochs) as report:
         result = run(experiment, folder, resume=args.resume is not None, report=report, say=_note)
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:
         console.print(result_table(result))
@@ -129,6 +129,12 @@ def tune(args: Namespace) -> None:
     )
 
 
+def search(args: Namespace) -> None:
+    from pendula.nas.command import search as act
+
+    act(console=console, **args.as_dict())
+
+
 def listing(args: Namespace) -> None:
     from pendula.listing import LISTS
     from pendula.report import simple_table
@@ -165,66 +171,15 @@ def data(args: Namespace) -> None:
 
 
 def reproduce(args: Namespace) -> None:
-    from pendula.papers import find
-    from pendula.papers.reproduce import reproduce as run_entry
-    from pendula.report import progress
+    from pendula.published import reproduce as run_entries
 
-    entries = find(args.entries)
-    left_out = [entry for entry in entries if entry.experiment is None]
-    if left_out and len(entries) == 1:
-        raise ValueError(f"{entries[0].name} can't be run: {entries[0].missing}")
-    if args.seed is not None and args.seeds is not None:
-        raise ValueError("--seeds says how many, --seed which ones: give one of them")
-    budget = None if args.budget is None else seconds_of("--budget", args.budget)
-    deadline = None if budget is None else time.monotonic() + budget
-
-    def say(words: str) -> None:
-        console.print(words, soft_wrap=True, highlight=False)
-
-    for entry in left_out:
-        say(f"{entry.name} is left out: {entry.missing}")
-    for entry in entries:
-        if entry.experiment is None:
-            continue
-        count = entry.seeds if args.seeds is None else positive_int("--seeds", args.seeds)
-        run_entry(
-            entry,
-            range(count) if args.seed is None else args.seed,
-            results=Path(args.results),
-            runs=Path(args.runs),
-            deadline=deadline,
-            place={"accelerator": args.accelerator, "devices": args.devices},
-            progress=lambda name, epochs: progress(console, name, epochs),
-            say=say,
-        )
+    run_entries(console=console, **args.as_dict())
 
 
 def report(args: Namespace) -> None:
-    from pendula.nets.checkpoint import write_whole
-    from pendula.papers import read_papers
-    from pendula.papers.page import page
-    from pendula.papers.rows import HEAD, rows
-    from pendula.papers.text import grouped, markdown
-    from pendula.report import simple_table
+    from pendula.published import report as show
 
-    papers = read_papers()
-    for name in args.paper or ():
-        one_of("--paper", name, papers)
-    targets = [Path(path) for path in (args.markdown, args.html) if path is not None]
-    for path in targets:
-        if path.exists() and not args.overwrite:
-            raise DataError(f"{path} exists: give another name, or --overwrite")
-    found = rows(Path(args.results), [paper for name, paper in papers.items() if name in (args.paper or papers)])
-    if args.measured:
-        found = [row for row in found if row.results]
-    for paper, tables in grouped(found):
-        for table, own in tables:
-            console.print(simple_table(f"{paper.name}: {table.title}", HEAD, [row.cells() for row in own]))
-    for path, made in ((args.markdown, markdown), (args.html, page)):
-        if path is not None:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            write_whole(Path(path), made(found).encode())
-            console.print(path, soft_wrap=True)
+    show(console=console, **args.as_dict())
 
 
 def demo(args: Namespace) -> None:
@@ -261,6 +216,7 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "predict": predict,
     "diagnose": diagnose,
     "tune": tune,
+    "search": search,
     "reproduce": reproduce,
     "report": report,
     "list": listing,

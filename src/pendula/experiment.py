@@ -55,6 +55,7 @@ def run(
     deadline: float | None = None,
     report: Any = None,
     say: Callable[[str], None] | None = None,
+    tested: bool = True,
 ) -> dict[str, Any]:
     """Train, evaluate on the test part with the best weights, and write everything to a folder.
 
@@ -69,6 +70,7 @@ def run(
             writes no ``result.json``; it can be resumed.
         report: see `pendula.learn.fit.fit`.
         say: is told what the task's reader noticed (missing values, irregular times), a sentence each.
+        tested: evaluate on the test part; a search, which must not see it, leaves "test" empty.
 
     Errors: DataError when the folder is not empty, or holds a run with other settings; OutOfTime at a deadline before
     the end of the first epoch; those of the task and of `fit`.
@@ -133,7 +135,7 @@ def run(
         "best_epoch": fitted.best_epoch,
         "epochs": len(fitted.history),
         "validation": fitted.best,
-        "test": evaluate(fitted.model, task, "test", fabric=fabric),
+        "test": evaluate(fitted.model, task, "test", fabric=fabric) if tested else {},
         "seconds": round(fitted.seconds, 2),
         "baseline": task.baseline,
         # since the run was started or last resumed

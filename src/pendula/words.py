@@ -35,6 +35,7 @@ HELP = {
     "predict": "write predictions of a trained model to CSV or Parquet",
     "diagnose": "check what is proven of a network, and draw what its states and gradients do",
     "tune": "search for the settings of an experiment",
+    "search": "search for networks by the generator that draws them",
     "reproduce": "run published experiments and write what was measured",
     "report": "show published and measured numbers side by side",
     "list": "show the networks, tasks, papers or backends",
@@ -151,6 +152,25 @@ def _arguments(name: str, command: ArgumentParser) -> None:
         add("--budget", type=str | None, help="time, such as 20m or 1h30m; the trials at hand can go on later")
         add("--workers", type=int, default=1, help="processes on this machine; other machines join by the same command")
         add("--report", action="store_true", help="only show the study")
+    if name == "search":
+        add("action", choices=["run", "report", "show"], help="run a search, report what it found, or draw a network")
+        add(
+            "what",
+            type=str,
+            help="run, show: TOML file with task, train and search (docs/nago.md); report: DIR, storage",
+        )
+        add("--out", type=str | None, help="run: folder, runs/search/NAME; report: new folder; show: new .svg or .png")
+        add(
+            "--storage",
+            type=str | None,
+            help="run: database such as sqlite:///x.db, or a journal file; one in the folder",
+        )
+        add("--trials", type=int | None, help="run: points of the study, over all workers; as many as the space says")
+        add("--budget", type=str | None, help="run: time, such as 30m or 1h30m; the trials at hand can go on later")
+        add("--workers", type=int | None, help="run: processes here, 1; other machines join by the same command")
+        add("--best", type=int | None, help="report: how many networks to write, 5")
+        add("--study", type=str | None, help="report: name of the study, where a storage has several")
+        add("--seed", type=int | None, help="show: which network of the space, 0")
     if name == "reproduce":
         add(
             "entries",

@@ -21,7 +21,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 import pendula
 from pendula.cells import CoRNNCell
 from pendula.cells.base import Cell
-from pendula.ops import cornn
+from pendula.ops import cornn, native
 from pendula.ops.gpu import device
 from tests import tolerance
 from tests.ops.on_triton import DEVICE, NEEDS_KERNELS, everything, kernels
@@ -170,6 +170,7 @@ def on_fake_gpu(mode: FakeTensorMode, values: Any) -> list[Any]:
     return [FakeTensor(mode, v.detach().to("meta"), "cuda:0") if isinstance(v, Tensor) else v for v in values]
 
 
+@pytest.mark.skipif(bool(native.missing()), reason="there are no compiled scans to compare with")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_sizes_and_places_on_a_gpu_are_known_without_one(variant: str) -> None:
     operator, given = arguments(variant, spans=True, lengths=True)

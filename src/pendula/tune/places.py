@@ -96,7 +96,7 @@ def hand_back_the_dead(study: optuna.Study) -> int:
 def finish(
     study: optuna.Study,
     trial: optuna.Trial | int,
-    value: float | None = None,
+    value: float | Sequence[float] | None = None,
     *,
     state: TrialState = TrialState.COMPLETE,
 ) -> bool:

@@ -37,7 +37,8 @@ def outcome(trial: optuna.trial.FrozenTrial) -> str:
 def ranked(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     """The completed trials, the best one first."""
     found = [t for t in places.holders(study.trials).values() if t.state == TrialState.COMPLETE]
-    sign = -1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
+    # of several objectives, by the first
+    sign = -1 if study.directions[0] == optuna.study.StudyDirection.MAXIMIZE else 1
     return sorted(found, key=lambda t: (sign * t.values[0], places.place(t)))
 
 
@@ -139,13 +140,19 @@ def toml(tables: Mapping[str, Any], above: str = "") -> str:
     epochs = 3
     <BLANKLINE>
     """
-    own = {k: v for k, v in tables.items() if v is not None and not isinstance(v, Mapping)}
+    own = {k: v for k, v in tables.items() if v is not None and not isinstance(v, Mapping) and not _of_tables(v)}
     text = "".join(f"{_key(k)} = {_value(v)}\n" for k, v in own.items())
     for key, value in tables.items():
+        name = f"{above}{_key(key)}"
         if isinstance(value, Mapping) and value:
-            name = f"{above}{_key(key)}"
             text += f"\n[{name}]\n" + toml(value, f"{name}.")
+        for each in value if _of_tables(value) else ():
+            text += f"\n[[{name}]]\n" + "".join(f"{_key(k)} = {_value(v)}\n" for k, v in each.items())
     return text
+
+
+def _of_tables(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(each, Mapping) for each in value)
 
 
 def _key(name: str) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy
 import optuna
@@ -18,6 +18,16 @@ from pendula.tune.space import Space
 
 JOURNAL = "study.journal"
 SPACE, METRIC = "space", "metric"
+
+
+class Searched(Protocol):
+    """What a study is of: a `Space`, or generators of networks."""
+
+    @property
+    def name(self) -> str: ...
+
+    def identity(self) -> dict[str, Any]:
+        """What must not change while a study goes on, as JSON has it."""
 
 
 class Numbered(optuna.samplers.BaseSampler):
@@ -69,37 +79,62 @@ def open_study(space: Space, home: Path, storage: str | None, metric: tuple[str,
 
     Errors: DataError when the storage can't be used, or the study was started with another space.
     """
-    name, more_is_better = metric
+    directions = [direction_of(metric[1])]
+    return make_study(space, storage_of(home, storage), metric[0], directions, _sampler(space), _pruner(space))
+
+
+def direction_of(more_is_better: bool) -> optuna.study.StudyDirection:
+    """In Optuna's words."""
+    return optuna.study.StudyDirection.MAXIMIZE if more_is_better else optuna.study.StudyDirection.MINIMIZE
+
+
+def make_study(
+    space: Searched,
+    storage: optuna.storages.BaseStorage,
+    metric: str,
+    directions: Sequence[optuna.study.StudyDirection],
+    sampler: optuna.samplers.BaseSampler,
+    pruner: optuna.pruners.BasePruner,
+) -> optuna.Study:
+    """A study in its storage, made if there is none yet; the metric is what trials report after each epoch.
+
+    Errors: DataError when the study was started with another space.
+    """
     made = optuna.create_study(
         study_name=space.name,
-        storage=_storage(home, storage),
-        direction="maximize" if more_is_better else "minimize",
+        storage=storage,
+        directions=directions,
         load_if_exists=True,
-        sampler=_sampler(space),
-        pruner=_pruner(space),
+        sampler=sampler,
+        pruner=pruner,
     )
     if SPACE not in made.user_attrs:
-        made.set_user_attr(METRIC, name)
+        made.set_user_attr(METRIC, metric)
         made.set_user_attr(SPACE, space.identity())
     _same(space, made)
     return made
 
 
-def existing_study(space: Space, home: Path, storage: str | None) -> optuna.Study:
+def existing_study(space: Searched, home: Path, storage: str | None) -> optuna.Study:
     """The study of a space, to look at. Errors: DataError when there is none, or it is of another space."""
-    place = Path((storage or str(home / JOURNAL)).removeprefix("sqlite:///").partition("?")[0])
-    # looking must not make the file
-    if "://" not in str(storage).removeprefix("sqlite:///") and not place.is_file():
-        raise DataError(f"{place} is not there: this study has not been started")
     try:
-        made = optuna.load_study(study_name=space.name, storage=_storage(home, storage))
+        made = optuna.load_study(study_name=space.name, storage=existing_storage(home, storage))
     except KeyError as error:
         raise DataError(f"{storage or home} has no study {space.name}: it has not been started there") from error
     _same(space, made)
     return made
 
 
-def _same(space: Space, study: optuna.Study) -> None:
+def existing_storage(home: Path, storage: str | None) -> optuna.storages.BaseStorage:
+    """The storage of a study, to look at. Errors: DataError when there is none."""
+    place = Path((storage or str(home / JOURNAL)).removeprefix("sqlite:///").partition("?")[0])
+    # looking must not make the file
+    if "://" not in str(storage).removeprefix("sqlite:///") and not place.is_file():
+        raise DataError(f"{place} is not there: this study has not been started")
+    return storage_of(home, storage)
+
+
+def _same(space: Searched, study: optuna.Study) -> None:
     before, now = study.user_attrs.get(SPACE, {}), space.identity()
     changed = [key for key in now if before.get(key) != now[key]]
     if changed:
@@ -109,7 +144,8 @@ def _same(space: Space, study: optuna.Study) -> None:
         )
 
 
-def _storage(home: Path, storage: str | None) -> optuna.storages.BaseStorage:
+def storage_of(home: Path, storage: str | None) -> optuna.storages.BaseStorage:
+    """A journal, in the folder unless another is named, or a database. Errors: DataError when it can't be used."""
     # what is worth saying, the sweep says
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if storage is None or "://" not in storage:

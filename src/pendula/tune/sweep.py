@@ -11,7 +11,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from rich.console import Console
@@ -23,7 +25,7 @@ from pendula.tune.places import hand_back_the_dead, holders, why
 from pendula.tune.results import tables, write
 from pendula.tune.space import read_space
 from pendula.tune.study import existing_study, open_study
-from pendula.tune.worker import TRIALS, Job, work
+from pendula.tune.worker import TRIALS, Job, Say, work
 
 
 def tune(
@@ -85,11 +87,16 @@ def tune(
             say(f"- {file}")
         for part in tables(study, space):
             console.print(part, soft_wrap=True)
+    conclude(study, space.trials, ended_early, say)
+
+
+def conclude(study: optuna.Study, total: int, ended_early: str, say: Say) -> None:
+    """Say what is left of a study. Errors: DataError if workers ended early; ValueError if all trials failed."""
     trials_now = list(holders(study.trials).values())
     ended = [t for t in trials_now if t.state.is_finished()]
-    left = space.trials - len(ended)
+    left = total - len(ended)
     elsewhere = sum(t.state == TrialState.RUNNING for t in trials_now)
-    words = f"{left} of {space.trials} trials are left ({elsewhere} of them run elsewhere): the same command goes on"
+    words = f"{left} of {total} trials are left ({elsewhere} of them run elsewhere): the same command goes on"
     if ended_early and left > 0:
         raise DataError(f"{ended_early}, and {words}")
     if ended_early:
@@ -100,8 +107,13 @@ def tune(
         raise ValueError(f"all {len(ended)} trials so far failed, the last one: {why(ended[-1])}")
 
 
-def crew(job: Job, workers: int) -> str:
+def crew(job: Any, workers: int, module: str = "pendula.tune.worker") -> str:
     """Run workers, each in a process of its own, until all have ended; a sentence when some did so early.
+
+    Args:
+        job: a dataclass that `main` of the module is given.
+        workers: how many.
+        module: of the workers.
 
     Errors: Interrupted after Ctrl-C or SIGTERM, when all have saved.
     """
@@ -109,7 +121,7 @@ def crew(job: Job, workers: int) -> str:
     # a group of their own: Ctrl-C reaches this process only, which closes their input
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", "from pendula.tune.worker import main; main()"],
+            [sys.executable, "-c", f"from {module} import main; main()"],
             stdin=subprocess.PIPE,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)},

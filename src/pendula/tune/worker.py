@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from types import FrameType
@@ -31,6 +32,8 @@ from pendula.tune.study import METRIC, open_study
 
 TRIALS = "trials"
 Say = Callable[[str], None]
+STOPPED = threading.Event()
+"""Set where this process is to stop: a training that has just ended has not heard the signal."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,28 @@ def work(job: Job, say: Say) -> None:
     """
     space = read_space(Path(job.space))
     study = open_study(space, Path(job.home), job.storage, (job.metric[0], job.metric[1]))
-    while job.deadline is None or time.monotonic() < job.deadline:
+    ask = partial(places.next_trial, study, job.trials)
+    loop(study, job.deadline, ask, lambda trial: _run(space, study, trial, job, say), say)
+
+
+def loop(
+    study: optuna.Study,
+    deadline: float | None,
+    ask: Callable[[], optuna.Trial | None],
+    do: Callable[[optuna.Trial], None],
+    say: Say,
+) -> None:
+    """Ask for trials and do them, until there are no more or the time is over; see `work`."""
+    while deadline is None or time.monotonic() < deadline:
+        if STOPPED.is_set():
+            raise Interrupted("stopped")
         places.hand_back_the_dead(study)
-        trial = places.next_trial(study, job.trials)
+        trial = ask()
         if trial is None:
             return
         try:
             with places.beating(trial):
-                _run(space, study, trial, job, say)
+                do(trial)
         except UpdateFinishedTrialError:
             say(f"trial {places.place(trial)} was silent for too long: another worker has taken it over")
         except OutOfTime:
@@ -142,6 +159,8 @@ class Epochs:
 
     def __init__(self, trial: optuna.Trial, more_is_better: bool) -> None:
         self.trial, self.best = trial, max if more_is_better else min
+        # Optuna prunes by one objective only
+        self.reports = len(trial.study.directions) == 1
         self.metric = f"validation_{trial.study.user_attrs[METRIC]}"
         self.done, self.seconds = 0, 0.0
         self.start([], False, 0)
@@ -152,7 +171,7 @@ class Epochs:
         self.seen, self.now = 0, 0.0
 
     def __call__(self, at: Progress, batches: int, loss: float) -> None:
-        if self.tell(at.history) and self.done < self.total and self.trial.should_prune():
+        if self.tell(at.history) and self.reports and self.done < self.total and self.trial.should_prune():
             raise optuna.TrialPruned
 
     def tell(self, history: list[dict[str, Any]]) -> bool:
@@ -163,7 +182,8 @@ class Epochs:
             self.now = value if self.last or not self.seen else self.best(self.now, value)
             self.seconds += line["seconds"] - (history[self.seen - 1]["seconds"] if self.seen else 0.0)
             self.seen, self.done = self.seen + 1, self.done + 1
-            self.trial.report(mean([*self.reached, self.now]), self.done)
+            if self.reports:
+                self.trial.report(mean([*self.reached, self.now]), self.done)
         return bool(new)
 
 
@@ -198,7 +218,12 @@ def _short(value: Any) -> str:
 
 
 def main() -> None:
-    """A worker in a process of its own: its job is a line of JSON on standard input, whose end makes it stop."""
+    """A worker in a process of its own."""
+    serve(lambda given, say: work(Job(**given), say))
+
+
+def serve(do: Callable[[dict[str, Any], Say], None]) -> None:
+    """Do a job, which is a line of JSON on standard input, whose end makes this process stop."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Interrupted("stopped")
@@ -206,6 +231,7 @@ def main() -> None:
     def wait_for_the_end() -> None:
         # the parent closes it to stop the workers; if it dies, the kernel does
         sys.stdin.read()
+        STOPPED.set()
         os.kill(os.getpid(), signal.SIGTERM)
 
     given = json.loads(sys.stdin.readline())
@@ -213,7 +239,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, stop)
     threading.Thread(target=wait_for_the_end, daemon=True).start()
     try:
-        work(Job(**given), lambda words: print(words, flush=True))
+        do(given, lambda words: print(words, flush=True))
     except KeyboardInterrupt:
         sys.exit(130)
     except (DataError, ValueError, BackendError, StorageInternalError) as error:
