@@ -28,6 +28,7 @@ class Conv(Map):
 
     Weights start from Kaiming's normal distribution for the fan out (spec sheet ``nago.md`` 2.5), biases at zero.
 
+    >>> import torch
     >>> Conv(1, 8, kernel_size=(1, 3), pool=2)(torch.zeros(5, 1, 28, 28)).shape
     torch.Size([5, 8, 14, 14])
     """
@@ -113,6 +114,7 @@ class Linear(Map):
 
     Shapes: (B, C, H, W) or (B, F) to (B, N); (T, B, F) to (T, B, N).
 
+    >>> import torch
     >>> Linear(12, 5)(torch.zeros(4, 3, 2, 2)).shape, Linear(12, 5)(torch.zeros(9, 4, 12)).shape
     (torch.Size([4, 5]), torch.Size([9, 4, 5]))
     """
@@ -157,6 +159,7 @@ class Identity(Map):
         input_size, hidden_size: channels or features, the same.
         activation: "none", "relu" or "tanh".
 
+    >>> import torch
     >>> Identity(3, 3, activation="relu")(torch.tensor([[-1.0, 0.0, 2.0]]))
     tensor([[0., 0., 2.]])
     """
@@ -194,6 +197,7 @@ class Pool(Map):
             stands between them, without padding.
         stride: every so many pixels.
 
+    >>> import torch
     >>> Pool(8, 8)(torch.zeros(5, 8, 28, 28)).shape, Pool(8, 8, kernel_size=3, stride=1)(torch.zeros(5, 8, 7, 7)).shape
     (torch.Size([5, 8, 14, 14]), torch.Size([5, 8, 7, 7]))
     """
