@@ -80,7 +80,7 @@ PROBLEMS = {
     ),
     "digits": Problem(
         "examples/search/digits.toml",
-        epochs=400,
+        epochs=240,
         hand={"network": "ResNet", "hidden_size": 6, "num_layers": 1},
         # three stages of one graph each, WS(4, 0.75): randomly wired networks (Xie and others 2019), with fewer nodes
         wiring={
@@ -88,7 +88,7 @@ PROBLEMS = {
             "bottom_nodes": 10, "bottom_neighbours": 4, "bottom_rewiring": 0.75,
         },
         # the parameters of that ResNet
-        search={"limit": 11_284, "least_epochs": 2},
+        search={"limit": 11_284, "least_epochs": 3},
     ),
 }  # fmt: skip
 
