@@ -1,7 +1,7 @@
 """Writes pages that must not be typed: `make docs`.
 
-docs/networks/*.md come from the docstrings of the cells; docs/results.md, and tables in README.md and docs/dfa.md, from
-results/.
+docs/networks/*.md come from the docstrings of the cells; docs/results.md, and tables in README.md, docs/dfa.md and
+docs/nago.md, from results/.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import inspect
 import json
 import re
 from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
 
 import pendula
 from pendula.cells import CELLS, Cell
@@ -19,6 +21,8 @@ from pendula.papers.text import summary
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- results: written by `make docs` from results/ -->", "<!-- end of results -->"
+STUDY = "<!-- study: written by `make docs` from results/search/ -->", "<!-- end of study -->"
+SPREAD = "<!-- spread: written by `make docs` from results/search/ -->", "<!-- end of spread -->"
 COST = "<!-- cost: written by `make docs` from results/bench/dfa.json -->", "<!-- end of cost -->"
 FOLDER = Path(__file__).parent / "networks"
 NOTICE = "<!-- written by `make docs` from the docstring of the cell: edit that -->"
@@ -71,11 +75,12 @@ def results() -> dict[Path, str]:
     found = rows(ROOT / "results")
     rules = [row for row in found if row.entry.paper == "dfa"]
     others = [row for row in found if row not in rules]
-    readme, dfa = ROOT / "README.md", ROOT / "docs" / "dfa.md"
+    readme, dfa, nago = ROOT / "README.md", ROOT / "docs" / "dfa.md", ROOT / "docs" / "nago.md"
     return {
         ROOT / "docs" / "results.md": tables(found),
         readme: _between(readme.read_text(), BEGIN, END, summary(others)),
         dfa: _between(_between(dfa.read_text(), BEGIN, END, summary(rules)), *COST, costs()),
+        nago: _between(_between(nago.read_text(), *STUDY, study()), *SPREAD, spread()),
     }
 
 
@@ -100,6 +105,80 @@ def costs() -> str:
             f"| {case['network']} | {case['steps']} | {case['rule']} | {peak} | {shares} | {case['cpu_ms']:.0f} |"
         )
     return "\n".join(lines)
+
+
+ARMS = {
+    "bohb": "generators, TPE with Hyperband",
+    "random": "generators, random search",
+    "wiring": "random wiring, one generator fixed by hand",
+    "physics": "one coRNN layer, its physics searched at random",
+    "hand": "made by hand, the best of several seeds",
+}
+
+
+def searched() -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Problem -> arm of the study -> its repetitions, as `benchmarks/nago.py` wrote them."""
+    home = ROOT / "results" / "search"
+    found = {
+        folder.name: {
+            arm: [json.loads(file.read_text()) for file in sorted(folder.glob(f"{arm}-*.json"))] for arm in ARMS
+        }
+        for folder in sorted(home.glob("*"))
+    }
+    return {
+        problem: kept for problem, runs in found.items() if (kept := {arm: each for arm, each in runs.items() if each})
+    }
+
+
+def study() -> str:
+    """What each way of finding a network found, at equal numbers of epochs and at most equal numbers of parameters."""
+    lines = [
+        "| problem | way | best of validation | its test part | repetitions | parameters | networks begun | epochs |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for problem, runs in searched().items():
+        for arm, each in runs.items():
+            sizes, begun = ([one["parameters"] for one in each], [len(one["networks"]) for one in each])
+            cells = [problem, ARMS[arm], *(_mean([one[key] for one in each]) for key in ("validation", "test"))]
+            cells += [str(len(each)), _range(sizes), _range(begun), _range([one["epochs"] for one in each])]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def spread() -> str:
+    """How much the networks of one generator differ."""
+    lines = [
+        "| problem | networks | how many | validation accuracy | lowest | highest |",
+        "|---|---|---|---|---|---|",
+    ]
+    for problem, runs in searched().items():
+        whole = {
+            arm: [n["value"] for one in runs.get(arm, ()) for n in one["networks"] if n["ended"] == "complete"]
+            for arm in ("random", "wiring", "hand")
+        }
+        named = {
+            f"of the generator that repetition {number} found": one["samples"]
+            for number, one in enumerate(runs.get("bohb", ()))
+        }
+        named |= {
+            "of the generator fixed by hand": whole["wiring"],
+            "of as many generators, drawn at random": whole["random"],
+            "made by hand, from other seeds": whole["hand"],
+        }
+        for name, values in named.items():
+            if values:
+                cells = [problem, name, str(len(values)), _mean(values), f"{min(values):.1%}", f"{max(values):.1%}"]
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _mean(values: list[float]) -> str:
+    return f"{fmean(values):.1%}" + (f" ± {100 * stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def _range(values: list[int]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 if __name__ == "__main__":

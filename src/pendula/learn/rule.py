@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pendula._check import positive_int
 from pendula.cells import Cell
+from pendula.nets import Recurrent
 from pendula.tasks.base import Batch
 
 Loss = Callable[[Tensor, Batch], Tensor]
@@ -49,6 +50,7 @@ class BPTT:
         window: steps that the gradient runs through. None: the whole sequence, one optimiser step per batch. A number:
             each window of that many steps gets an optimiser step, and starts from the state (without its history) that
             the window before it ended in. That needs a target at every step.
+        recompute_every: set in the recurrent layers of the model, where it saves memory: see `pendula.nets.Recurrent`.
 
     >>> batch = Batch(torch.zeros(10, 2, 3), torch.zeros(10, 2, 1))
     >>> [piece.x.shape[0] for piece, _ in BPTT(window=4).windows(batch)]
@@ -56,13 +58,18 @@ class BPTT:
     """
 
     window: int | None = None
+    recompute_every: int | None = None
 
     def __post_init__(self) -> None:
-        if self.window is not None:
-            positive_int("window", self.window)
+        for name in ("window", "recompute_every"):
+            if getattr(self, name) is not None:
+                positive_int(name, getattr(self, name))
 
     def prepare(self, model: nn.Module) -> None:
-        """Any model that autograd can run through."""
+        """Any model that autograd can run through. Errors: ValueError for `recompute_every` as of `Recurrent`."""
+        for layer in model.modules():
+            if isinstance(layer, Recurrent):
+                layer.recompute_every = self.recompute_every
 
     def windows(self, batch: Batch) -> Iterator[tuple[Batch, Tensor | None]]:
         """Pieces, each with the rows of the piece before that go on (None: all)."""

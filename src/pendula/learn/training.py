@@ -58,6 +58,9 @@ class Training:
             name = "dfa"): plan, boundary, source, time, discount, window, kind, sparsity, pattern, scale, seed, groups,
             as in `pendula.learn.dfa.DFA`.
         window: steps that the gradient runs through (truncated bptt); the whole sequence when null.
+        recompute_every: steps between the states that bptt keeps; what lies in between is computed again by the
+            backward pass, which saves memory (most near the square root of the number of steps) for one more forward
+            pass. All that it needs is kept when null.
         select: which weights are kept and tested: best by the validation metric, or those of the last epoch.
         patience: stop after this many epochs without a better validation metric; never when null.
         align: optimiser batches between two measurements of the angle between the rule's update and that of
@@ -88,6 +91,7 @@ class Training:
     label_smoothing: float = 0.0
     rule: str | dict[str, Any] = "bptt"
     window: int | None = None
+    recompute_every: int | None = None
     select: Literal["best", "last"] = "best"
     patience: int | None = None
     align: int | None = None
@@ -102,7 +106,7 @@ class Training:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "devices"):
             positive_int(name, getattr(self, name))
-        for name in ("window", "patience", "align", "certify", "save_every"):
+        for name in ("window", "recompute_every", "patience", "align", "certify", "save_every"):
             if getattr(self, name) is not None:
                 positive_int(name, getattr(self, name))
         positive_int("warmup_steps", self.warmup_steps, least=0)
@@ -124,6 +128,8 @@ class Training:
                 raise ValueError("a learning rule other than bptt has no bf16-mixed: use precision 32-true or 64-true")
             if self.window is not None:
                 raise ValueError("window is that of truncated bptt: leave it out, and see window of the rule")
+            if self.recompute_every is not None:
+                raise ValueError("recompute_every is that of bptt, and the rule is another: leave it out")
         one_of("accelerator", self.accelerator, ("auto", "cpu", "cuda", "mps"))
         one_of("precision", self.precision, ("32-true", "64-true", "bf16-mixed"))
         here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -142,7 +148,7 @@ class Training:
     def make_rule(self) -> LearningRule:
         """A new one, which has drawn nothing yet."""
         if isinstance(self.rule, str):
-            return BPTT(self.window) if self.rule == "bptt" else ReadoutOnly()
+            return BPTT(self.window, self.recompute_every) if self.rule == "bptt" else ReadoutOnly()
         return DFA(**{name: value for name, value in self.rule.items() if name != "name"})
 
     def make_optimiser(self, model: nn.Module) -> torch.optim.Optimizer:

@@ -13,9 +13,11 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from pendula import _check
 from pendula.cells import Cell, State
 from pendula.nets.directions import backwards, take
+from pendula.nets.given_state import batch_of_one, check_state, fields_of
 from pendula.nets.per_layer import one_width, per_layer
-from pendula.nets.scan import BACKENDS, run, valid_steps
+from pendula.nets.scan import BACKENDS, valid_steps
 from pendula.nets.stream import Stream
+from pendula.nets.stretches import run_in_stretches
 
 
 class Recurrent(nn.Module):
@@ -33,6 +35,8 @@ class Recurrent(nn.Module):
         residual: from the second layer on, a layer's input is added to its output (after the dropout).
         dropout_last: whether the dropout also acts behind the last layer; None: as the network's authors do.
         backend: "auto", "reference" or "fused", as in `pendula.scan`.
+        recompute_every: steps between the states that are kept for the backward pass, which computes those in between
+            again: less memory, for one more forward pass. None: all that it needs is kept.
         physics: keyword arguments of the cell. A list of numbers gives one value per layer; a tensor one per unit.
 
     Shapes: input (T, B, I), (B, T, I) with batch_first, (T, I) without a batch, or a `PackedSequence`; outputs the
@@ -56,6 +60,7 @@ class Recurrent(nn.Module):
         residual: bool = False,
         dropout_last: bool | None = None,
         backend: str = "auto",
+        recompute_every: int | None = None,
         device: Any = None,
         dtype: Any = None,
         **physics: Any,
@@ -71,6 +76,7 @@ class Recurrent(nn.Module):
         self.residual = residual
         self.dropout_last = self.cell_type.dropout_last if dropout_last is None else dropout_last
         self.backend = _check.one_of("backend", backend, BACKENDS)
+        self.recompute_every = recompute_every
         self.cell_type.check_physics(physics)
         by_layer = [{} for _ in range(num_layers)]  # type: list[dict[str, Any]]
         for name, value in physics.items():
@@ -84,6 +90,21 @@ class Recurrent(nn.Module):
         if num_layers > 1:
             one_width(cells, by_layer)
         self.cells = nn.ModuleList(cells)
+
+    @property
+    def recompute_every(self) -> int | None:
+        return self._recompute_every
+
+    @recompute_every.setter
+    def recompute_every(self, steps: int | None) -> None:
+        if steps is not None:
+            _check.positive_int("recompute_every", steps)
+            if self.cell_type.drops_inside and self.dropout:
+                raise ValueError(
+                    f"{type(self).__name__} draws one dropout mask for all times, and recompute_every cuts them: leave "
+                    "one of them out"
+                )
+        self._recompute_every = steps
 
     @property
     def directions(self) -> int:
@@ -129,7 +150,7 @@ class Recurrent(nn.Module):
                 raise ValueError("lengths need a batch: give input as (T, B, I), or cut the sequence to its length")
             _check.sequence_input(input, self.input_size, self._weight, layout="time")
             x = input.unsqueeze(1)
-            state = None if hx is None else tuple(_batch_of_one(s) for s in self._fields(hx))
+            state = None if hx is None else tuple(batch_of_one(s) for s in self._fields(hx))
             spans = timespans if timespans is None else torch.as_tensor(timespans).reshape(-1, 1)
             output, final = self._run(x, state, None, spans)
             return output.squeeze(1), type(final)(*(s.squeeze(1) for s in final))
@@ -161,7 +182,7 @@ class Recurrent(nn.Module):
         state = None
         if hx is not None:
             state = self._fields(hx)
-            state = tuple(_batch_of_one(s) for s in state) if lone else state
+            state = tuple(batch_of_one(s) for s in state) if lone else state
         output, final = self._run(sequence, state, None, spans)
         return (output[0, 0], type(final)(*(s.squeeze(1) for s in final))) if lone else (output[0], final)
 
@@ -202,7 +223,7 @@ class Recurrent(nn.Module):
             timespans = _check.timespans_of(timespans, steps, batch, self._weight)
             _check.positive_timespans(timespans, None if count is None else valid_steps(count, steps))
         if hx is not None:
-            self._check_state(hx, batch)
+            check_state(hx, self.cell(0).initial_state(batch), len(self.cells))
         finals: list[State] = []
         for layer in range(self.num_layers):
             x, ends = self.run_layer(layer, x, hx, count, timespans)
@@ -223,15 +244,16 @@ class Recurrent(nn.Module):
             if cell.drops_inside:
                 cell.dropout = rate
             state = None if hx is None else cell.State(*(s[index] for s in hx))
+            how: dict[str, Any] = {"lengths": lengths, "every": self.recompute_every, "backend": self.backend}
             if direction == 0:
-                out, final = run(cell, x, state, lengths=lengths, tau=timespans, backend=self.backend)
+                out, final = run_in_stretches(cell, x, state, tau=timespans, **how)
             else:
                 back = backwards(lengths, x.shape[0], x.shape[1], x.device)
                 tau = None
                 if timespans is not None:
                     # the gap between two samples is one and the same in both directions
                     tau = torch.cat((timespans[:1], timespans.gather(0, back)[:-1]))
-                out, final = run(cell, take(x, back), state, lengths=lengths, tau=tau, backend=self.backend)
+                out, final = run_in_stretches(cell, take(x, back), state, tau=tau, **how)
                 out = take(out, back)
             outputs.append(out)
             finals.append(final)
@@ -256,31 +278,7 @@ class Recurrent(nn.Module):
         return _check.timespans_of(timespans, steps, batch, self._weight, batch_first=self.batch_first)
 
     def _fields(self, hx: Any) -> tuple[Tensor, ...]:
-        needed: type[Any] = self.cell_type.State
-        fits = isinstance(hx, tuple) and len(hx) == len(needed._fields) and all(isinstance(s, Tensor) for s in hx)
-        # another network's NamedTuple may have as many fields and still mean something else
-        if not fits or (hasattr(hx, "_fields") and hx._fields != needed._fields):
-            got = f"{type(hx).__name__}" + (f" of {len(hx)}" if isinstance(hx, (tuple, list)) else "")
-            raise _check.ShapeError(
-                f"hx must be a tuple of {len(needed._fields)} tensors ({', '.join(needed._fields)}) as "
-                f"{type(self).__name__} returns it, got {got}"
-            )
-        return tuple(hx)
-
-    def _check_state(self, hx: tuple[Tensor, ...], batch: int) -> None:
-        for name, given, needed in zip(
-            self.cell_type.State._fields, hx, self.cell(0).initial_state(batch), strict=True
-        ):
-            shape = (len(self.cells), *needed.shape)
-            if given.shape != shape:
-                raise _check.ShapeError(
-                    f"hx.{name} must be (layers x directions, batch, units) = {shape}, got {tuple(given.shape)}"
-                )
-            if given.dtype != needed.dtype or given.device != needed.device:
-                raise TypeError(
-                    f"hx.{name} must be {needed.dtype} on {needed.device}, got {given.dtype} on {given.device}: "
-                    "convert it with .to()"
-                )
+        return fields_of(hx, self.cell_type.State, type(self).__name__)
 
     def extra_repr(self) -> str:
         words = [str(self.input_size), str(self.hidden_size)]
@@ -288,11 +286,3 @@ class Recurrent(nn.Module):
         said = ("batch_first", "dropout", "bidirectional", "residual")
         words += [f"{name}={getattr(self, name)}" for name in said if getattr(self, name)]
         return ", ".join(words)
-
-
-def _batch_of_one(state: Tensor) -> Tensor:
-    if state.dim() != 2:
-        raise _check.ShapeError(
-            f"hx of an unbatched input must be (layers x directions, units), got {tuple(state.shape)}"
-        )
-    return state.unsqueeze(1)
