@@ -167,7 +167,9 @@ def trained(home: Path) -> dict[str, Any]:
         write_best(str(home / "search"), console=Console(), out=str(home / "report"), best=1)
     data = tomllib.loads((home / "report" / "best-1.toml").read_text())
     result = run(Experiment.from_dict(data), home / "final", resume=True)
-    return outcome(result)
+    # what a coupling keeps at zero isn't counted
+    count = json.loads((home / "report" / "best-1.json").read_text())["parameters"]
+    return {**outcome(result), "parameters": count, "stored": result["parameters"]}
 
 
 def outcome(result: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from torch.testing import assert_close
 
 import pendula
 from pendula import DataError, Model, ModelSpec, Node
+from pendula.nets import LAYERS
 from pendula.nets.checkpoint import SPEC_FILE, WEIGHTS_FILE, read_tensors, write_tensors
 from tests import tolerance
 
@@ -44,6 +45,27 @@ def test_it_comes_back_with_its_spec_in_evaluation(folder: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_it_comes_back_in_its_own_type(tmp_path: Path, dtype: torch.dtype) -> None:
     built = model().to(dtype)
+    loaded = pendula.load(pendula.save(built, tmp_path / "model"))
+    assert_close(dict(loaded.state_dict()), dict(built.state_dict()), **tolerance.EXACT)
+
+
+NODES = [*(Node(network, 4) for network in LAYERS), Node("CoRNN", 4, physics={"coupling": "0-1 1-2"})]
+
+
+@pytest.mark.parametrize("node", NODES, ids=lambda node: node.network + "-coupled" * ("0-1 1-2" in str(node.physics)))
+def test_it_computes_what_it_computed_before(tmp_path: Path, node: Node) -> None:
+    built = Model(ModelSpec(2, 2, (node,))).eval()
+    pendula.save(built, tmp_path / "model")
+    before = torch.get_rng_state()
+    loaded = pendula.load(tmp_path / "model")
+    assert torch.equal(torch.get_rng_state(), before)
+    x = torch.randn(7, 3, 2)
+    assert torch.equal(loaded(x)[0], built(x)[0])
+
+
+@pytest.mark.parametrize("network", LAYERS)
+def test_every_network_comes_back_in_sixteen_bits(tmp_path: Path, network: str) -> None:
+    built = Model(ModelSpec(2, 2, (Node(network, 4),))).to(torch.bfloat16)
     loaded = pendula.load(pendula.save(built, tmp_path / "model"))
     assert_close(dict(loaded.state_dict()), dict(built.state_dict()), **tolerance.EXACT)
 

@@ -68,10 +68,15 @@ def load(path: str | os.PathLike[str], *, backend: str = "auto", device: Any = "
     types = {t.dtype for t in tensors.values() if t.is_floating_point()}
     if len(types) != 1:
         raise DataError(f"{folder / WEIGHTS_FILE} mixes floating types {sorted(map(str, types))}: save the model again")
-    with warnings.catch_warnings():
+    place = torch.device(device)
+    with warnings.catch_warnings(), torch.random.fork_rng([place] if place.type == "cuda" else []):
         # said when the model was made
         warnings.simplefilter("ignore", StabilityWarning)
-        model = Model(spec, backend=backend, device="meta", dtype=types.pop()).to_empty(device=device)
+        # built for real, not on "meta": what follows from the spec, such as the mask of a coupling, is in no file; some
+        # initial values can't be drawn in 16 bits
+        dtype = types.pop()
+        wide = dtype if dtype.itemsize >= 4 else torch.float32
+        model = Model(spec, backend=backend, device=device, dtype=wide).to(dtype)
     needed = {name: t.shape for name, t in model.state_dict().items()}
     if needed != {name: t.shape for name, t in tensors.items()}:
         raise DataError(
