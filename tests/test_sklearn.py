@@ -270,9 +270,13 @@ def test_a_pipeline_of_rows_scales_and_learns() -> None:
     assert pipeline.predict(X).dtype == bool
 
 
-def test_joblib_keeps_a_fitted_model() -> None:
+@pytest.mark.parametrize(("network", "physics"), [("ScoRNN", {}), ("CoRNN", {"coupling": "0-1 1-2"})])
+def test_joblib_keeps_a_fitted_model(network: str, physics: dict[str, Any]) -> None:
     X, y = series()
-    model = SequenceClassifier(**FAST, precision="64-true", network="ScoRNN").fit(X, y)
+    model = SequenceClassifier(**FAST, precision="64-true", network=network, physics=physics).fit(X, y)
+    with torch.no_grad():
+        logits = model.model_(torch.tensor(X[0]).unsqueeze(1))[0]
+    assert model.predict_proba(X[:1]) == pytest.approx(logits.softmax(1).numpy(), abs=1e-12)
     file = io.BytesIO()
     joblib.dump(model, file)
     file.seek(0)

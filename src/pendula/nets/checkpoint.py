@@ -68,15 +68,7 @@ def load(path: str | os.PathLike[str], *, backend: str = "auto", device: Any = "
     types = {t.dtype for t in tensors.values() if t.is_floating_point()}
     if len(types) != 1:
         raise DataError(f"{folder / WEIGHTS_FILE} mixes floating types {sorted(map(str, types))}: save the model again")
-    place = torch.device(device)
-    with warnings.catch_warnings(), torch.random.fork_rng([place] if place.type == "cuda" else []):
-        # said when the model was made
-        warnings.simplefilter("ignore", StabilityWarning)
-        # built for real, not on "meta": what follows from the spec, such as the mask of a coupling, is in no file; some
-        # initial values can't be drawn in 16 bits
-        dtype = types.pop()
-        wide = dtype if dtype.itemsize >= 4 else torch.float32
-        model = Model(spec, backend=backend, device=device, dtype=wide).to(dtype)
+    model = built(spec, types.pop(), backend=backend, device=device)
     needed = {name: t.shape for name, t in model.state_dict().items()}
     if needed != {name: t.shape for name, t in tensors.items()}:
         raise DataError(
@@ -84,6 +76,20 @@ def load(path: str | os.PathLike[str], *, backend: str = "auto", device: Any = "
         )
     model.load_state_dict(tensors)
     return model.eval()
+
+
+def built(spec: ModelSpec, dtype: torch.dtype, *, backend: str = "auto", device: Any = "cpu") -> Model:
+    """A model that is about to get weights. The global random numbers stay where they are.
+
+    Built for real, not on "meta": what follows from the spec, such as the mask of a coupling, is in no file.
+    """
+    place = torch.device(device)
+    # some initial values can't be drawn in 16 bits
+    wide = dtype if dtype.itemsize >= 4 else torch.float32
+    with warnings.catch_warnings(), torch.random.fork_rng([place] if place.type == "cuda" else []):
+        # said when the model was made
+        warnings.simplefilter("ignore", StabilityWarning)
+        return Model(spec, backend=backend, device=place, dtype=wide).to(dtype)
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,13 +17,14 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from pendula._check import ShapeError, StabilityWarning, known_keys, positive_int, probability
+from pendula._check import ShapeError, known_keys, positive_int, probability
 from pendula.choices import ModelChoice
 from pendula.learn.fit import EVALUATION_BATCH, Report, fit
 from pendula.learn.place import denormals_flushed
 from pendula.learn.record import Progress
 from pendula.learn.training import Training
 from pendula.nets import Model, ModelSpec
+from pendula.nets.checkpoint import built
 from pendula.sklearn.sequences import from_block, from_list, from_rows, held_out, is_list, spans_of
 from pendula.tasks.base import Sequences, StoredTask
 
@@ -237,10 +237,7 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
 
 
 def _rebuilt(spec: ModelSpec, tensors: Mapping[str, Tensor], place: torch.device, dtype: torch.dtype) -> Model:
-    with warnings.catch_warnings():
-        # said when the model was made
-        warnings.simplefilter("ignore", StabilityWarning)
-        model = Model(spec, device="meta", dtype=dtype).to_empty(device=place)
+    model = built(spec, dtype, device=place)
     model.load_state_dict(tensors)
     return model.eval()
 
