@@ -80,7 +80,7 @@ PROBLEMS = {
     ),
     "digits": Problem(
         "examples/search/digits.toml",
-        epochs=240,
+        epochs=120,
         hand={"network": "ResNet", "hidden_size": 6, "num_layers": 1},
         # three stages of one graph each, WS(4, 0.75): randomly wired networks (Xie and others 2019), with fewer nodes
         wiring={
