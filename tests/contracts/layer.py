@@ -422,8 +422,8 @@ class LayerContract:
             left.append(result[0])
             return result
 
-        run = recurrent.run
-        monkeypatch.setattr(recurrent, "run", spy)
+        run = recurrent.run_in_stretches
+        monkeypatch.setattr(recurrent, "run_in_stretches", spy)
         return entered, left, layer(x)[0]
 
     def test_dropout_holds_one_mask_per_sequence_over_all_times(self, monkeypatch: pytest.MonkeyPatch) -> None:
