@@ -52,7 +52,8 @@ def _backends() -> tuple[Sequence[str], list[Sequence[str]]]:
 
     from pendula.cells import CELLS
     from pendula.cells.linear import LinearCell
-    from pendula.ops import native
+    from pendula.cells.linoss import OscillatorBlock
+    from pendula.ops import linoss, native
     from pendula.ops.gpu import device
 
     sets = [] if native.missing() else native.instruction_sets()
@@ -69,16 +70,21 @@ def _backends() -> tuple[Sequence[str], list[Sequence[str]]]:
     def on_gpu(name: str) -> str:
         """Why not on this machine's GPU too; empty when it does, or when there is none."""
         scan, place = CELLS[name].fused, torch.device("cuda")
-        if scan is None or not torch.cuda.is_available():
+        if not torch.cuda.is_available():
             return ""
         made = CELLS[name](2, 4).to(place)
+        if isinstance(made, OscillatorBlock):
+            reason = linoss.objection(torch.zeros(1, 1, 4, device=place), made.A, made.initial_state(1), None)
+            return f"on the GPU by the associative scan: {reason}" if reason else ""
+        if scan is None:
+            return ""
         reason = scan.objection(torch.zeros(1, 1, 2, device=place), made.operands(), lengths=None, tau=None)
         return f"on the GPU step by step: {reason}" if reason else ""
 
     for name, cell in CELLS.items():
         made = cell(2, 4)
         if isinstance(made, LinearCell):
-            rows.append((name, "associative scan: all times in 2 log2(T) rounds", ""))
+            rows.append((name, "associative scan: all times in 2 log2(T) rounds", on_gpu(name)))
         elif made.fused is None:
             rows.append((name, "reference scan: each step from Python", "no fused scan is written yet"))
         elif reason := made.fused.objection(torch.zeros(1, 1, 2), made.operands(), lengths=None, tau=None):

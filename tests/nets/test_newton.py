@@ -344,7 +344,7 @@ def test_a_network_derived_from_it_is_another_network() -> None:
         ({"method": "newton", "tolerance": -1.0}, ValueError, "tolerance must be a finite number, at least 0"),
         ({"tolerance": 1e-5}, ValueError, "tolerance and report belong to method='newton', got method='sequential'"),
         ({"report": print}, ValueError, "tolerance and report belong to method='newton'"),
-        ({"method": "newton", "backend": "fused"}, BackendError, "method='newton' has no fused scan: use"),
+        ({"method": "newton", "backend": "fused"}, BackendError, "unicornn_newton is written for a GPU: use"),
         ({"method": "newton", "lengths": torch.tensor([6, 1, 1])}, ValueError, "lengths must be from 1 to 5"),
         ({"method": "newton", "x": torch.zeros(5, 3, 4)}, ShapeError, r"input must be \(time, batch, 2\)"),
     ],

@@ -14,7 +14,7 @@ import torch
 
 import pendula
 from pendula.cells.base import Cell
-from pendula.ops import cornn, native, unicornn
+from pendula.ops import cornn, lem, linoss, native, unicornn, unicornn_newton
 from tests.contracts.layer import weigh
 
 INSTALLED = importlib.util.find_spec("triton") is not None
@@ -39,13 +39,21 @@ SWITCHED_OFF = ExitStack()
 def registered() -> list[Any]:
     """The operators; their kernels are registered for tensors on the processor too, and switched off."""
     from pendula.ops.gpu import cornn as gpu_cornn
+    from pendula.ops.gpu import lem as gpu_lem
+    from pendula.ops.gpu import linoss as gpu_linoss
+    from pendula.ops.gpu import newton as gpu_newton
     from pendula.ops.gpu import unicornn as gpu_unicornn
 
     pairs: list[tuple[Any, Any]] = [
         (cornn.cornn_scan, gpu_cornn.forward),
         (cornn.cornn_scan_backward, gpu_cornn.backward),
+        (lem.lem_scan, gpu_lem.forward),
+        (lem.lem_scan_backward, gpu_lem.backward),
+        (linoss.linoss_scan, gpu_linoss.forward),
+        (linoss.linoss_scan_backward, gpu_linoss.backward),
         (unicornn.unicornn_scan, gpu_unicornn.forward),
         (unicornn.unicornn_scan_backward, gpu_unicornn.backward),
+        (unicornn_newton.unicornn_newton, gpu_newton.forward),
     ]
     for operator, function in pairs:
         operator.register_kernel("cpu")(function)
@@ -64,10 +72,11 @@ def kernels() -> Iterator[None]:
             stack.enter_context(operator.set_kernel_enabled("cpu", True))
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setattr(native, "objection", lambda *given: None)
+        patch.setattr(unicornn_newton.UnICORNNNewton, "objection", lambda *given: None)
         yield
 
 
-def everything(cell: Cell, given: dict[str, Any], backend: str) -> dict[str, torch.Tensor]:
+def everything(cell: Cell, given: dict[str, Any], backend: str, **options: Any) -> dict[str, torch.Tensor]:
     """Outputs, final states and every gradient, with another cotangent on every number."""
     cell.zero_grad()
     like = next(cell.parameters())
@@ -79,7 +88,13 @@ def everything(cell: Cell, given: dict[str, Any], backend: str) -> dict[str, tor
         leaves["timespans"] = given["timespans"].detach().to(like).requires_grad_()
     state = cell.State(leaves["state0"], leaves["state1"])
     outputs, final = pendula.scan(
-        cell, leaves["x"], state, lengths=given["lengths"], timespans=leaves.get("timespans"), backend=backend
+        cell,
+        leaves["x"],
+        state,
+        lengths=given["lengths"],
+        timespans=leaves.get("timespans"),
+        backend=backend,
+        **options,
     )
     weigh(outputs.cpu(), *(f.cpu() for f in final)).backward()
     found = {"outputs": outputs.detach(), **{f"final{i}": f.detach() for i, f in enumerate(final)}}

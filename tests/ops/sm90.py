@@ -72,8 +72,10 @@ def census(compiled: Any) -> dict[str, Any]:
         binary.write_bytes(compiled.asm["cubin"])
         usage, code = tool("cuobjdump", "-res-usage", str(binary)), tool("nvdisasm", "-c", str(binary))
     used = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
-    body = (loops(code) or [[]])[0]
-    counts = Counter(operation(instruction).split(".")[0] for instruction in body)
+    found = [(loop, Counter(operation(instruction).split(".")[0] for instruction in loop)) for loop in loops(code)]
+    body, counts = found[0] if found else ([], Counter())
+    # the innermost loop with products: all of a step, or a tile of streamed weights
+    tile, of_tile = min((f for f in found if f[1]["HMMA"]), key=lambda f: len(f[0]), default=([], Counter()))
     return {
         "registers": used["REG"],
         "spilled": used["STACK"] + used["LOCAL"],
@@ -81,6 +83,10 @@ def census(compiled: Any) -> dict[str, Any]:
         "loop": len(body),
         "barriers": counts["BAR"],
         "products": counts["HMMA"] + counts["HGMMA"],
+        "tile": len(tile),
+        "barriers of a tile": of_tile["BAR"],
+        # those that the kernel asks for itself, still there once the compiler has moved its loads ahead
+        "asked": len(re.findall(r"^\s*(?:gpu|ttg)\.barrier", compiled.asm["ttgir"], re.MULTILINE)),
         "spilled in the loop": counts["LDL"] + counts["STL"],
         "divisions": sum("CALL" in instruction for instruction in body),
     }
@@ -132,6 +138,16 @@ def cornn(steps: int, batch: int, units: int, inputs: int, products: int, **opti
     )
 
 
+def newton(steps: int, batch: int, units: int, inputs: int, **options: Any) -> None:
+    from pendula.ops.gpu import newton as scan
+
+    x, state, V = empty(steps, batch, inputs), empty(batch, units), empty(units, inputs)
+    w, h, alpha, b = (empty(units) for _ in range(4))
+    tau = empty(steps, batch) if options.get("spans") else None
+    lengths = torch.ones(batch, dtype=torch.int64) if options.get("lengths") else None
+    scan.forward(x, state, state, w, h, alpha, V, b, tau, lengths)
+
+
 CASES: dict[str, Any] = {
     "cornn": lambda: cornn(784, 128, 128, 1, 0),
     "cornn-half": lambda: cornn(784, 128, 128, 1, 1),
@@ -140,12 +156,17 @@ CASES: dict[str, Any] = {
     "cornn-lengths": lambda: cornn(130, 5, 128, 9, 0, lengths=True),
     "cornn-spans": lambda: cornn(130, 5, 128, 9, 0, spans=True),
     "cornn-irregular": lambda: cornn(130, 5, 100, 9, 0, spans=True, lengths=True, implicit=True, constants=True),
+    "cornn-256": lambda: cornn(784, 128, 256, 1, 0),
+    "cornn-512-half": lambda: cornn(784, 128, 512, 9, 1),
+    "cornn-wide-irregular": lambda: cornn(130, 5, 500, 9, 0, spans=True, lengths=True, implicit=True, constants=True),
     "unicornn": lambda: unicornn(784, 128, 256, 256, 0),
     "unicornn-first-layer": lambda: unicornn(784, 128, 256, 1, 0, input=False),
     "unicornn-checkpoints": lambda: unicornn(1024, 128, 256, 256, 1),
     "unicornn-reversed-long": lambda: unicornn(1088, 8, 32, 32, 2),
     "unicornn-irregular": lambda: unicornn(130, 8, 32, 32, 0, spans=True, lengths=True),
     "unicornn-first-layer-irregular": lambda: unicornn(130, 8, 32, 2, 0, spans=True, lengths=True),
+    "newton": lambda: newton(17984, 8, 32, 32),
+    "newton-irregular": lambda: newton(130, 8, 32, 2, spans=True, lengths=True),
 }
 
 

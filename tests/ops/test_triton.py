@@ -22,7 +22,8 @@ import pendula
 from pendula.cells import CoRNNCell
 from pendula.cells.base import Cell
 from pendula.ops import cornn, native
-from pendula.ops.gpu import device
+from pendula.ops.gpu import device, product
+from pendula.ops.gpu.product import HALF, SPLIT, Tiling
 from tests import tolerance
 from tests.ops.on_triton import DEVICE, NEEDS_KERNELS, everything, kernels
 from tests.ops.test_scans import NETWORKS, arguments, case, made
@@ -51,6 +52,13 @@ def scratch_is_nan() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
+@pytest.fixture
+def streamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights of more than 16 units are streamed, in tiles that are small enough for Triton's interpreter."""
+    monkeypatch.setattr(product, "LARGEST", 16)
+    monkeypatch.setattr("pendula.ops.gpu.cornn.streamed", lambda *given: Tiling(64, 16, 3, 4))
+
+
 def both(variant: str, inputs: int, units: int) -> tuple[Cell, Cell]:
     """A cell in float64, and in float32 where the kernels run, with the same weights."""
     exact, narrow = made(variant, inputs, units), made(variant, inputs, units, torch.float32)
@@ -76,11 +84,11 @@ def errors(exact: dict[str, Tensor], found: dict[str, Tensor]) -> dict[str, floa
     return {name: float((found[name] - v).norm() / v.norm().clamp(min=1e-6)) for name, v in exact.items()}
 
 
-def cornn_gradients(products: int | None, size: float) -> list[Tensor]:
+def cornn_gradients(products: int | None, size: float, steps: int = 16) -> list[Tensor]:
     """Gradients of a sum of outputs times `size`, by the operator; by the reference in float64 without `products`."""
     torch.manual_seed(7)
     cell = CoRNNCell(3, 37, dt=0.1, gamma=1.5, epsilon=2.0)
-    x, weights = torch.randn(16, 3, 3), torch.randn(16, 3, 37) * size
+    x, weights = torch.randn(steps, 3, 3), torch.randn(steps, 3, 37) * size
     if products is None:
         cell.double()
         outputs, _ = pendula.scan(cell, x.double(), backend="reference")
@@ -152,6 +160,44 @@ class TestKernels:
         for found, plain in zip(cornn_gradients(products, size), cornn_gradients(products, 1.0), strict=True):
             torch.testing.assert_close(found / size, plain, **tolerance.EXACT)
 
+    @pytest.mark.parametrize(
+        ("variant", "size", "spans", "lengths"),
+        [
+            ("coRNN", (1, 1, 17, 1), False, False),
+            ("coRNN implicit", (5, 18, 37, 5), True, True),
+            ("coRNN learned", (4, 2, 70, 1), True, False),
+            ("coRNN", (4, 3, 64, 2), False, True),
+        ],
+    )
+    @pytest.mark.usefixtures("scratch_is_nan", "streamed")
+    def test_streamed_weights_give_numbers_and_gradients_of_the_reference(
+        self, variant: str, size: tuple[int, int, int, int], spans: bool, lengths: bool
+    ) -> None:
+        self.test_numbers_and_gradients_are_those_of_the_reference(variant, size, spans, lengths)
+
+    @pytest.mark.usefixtures("scratch_is_nan")
+    def test_more_units_than_are_held_are_streamed(self) -> None:
+        self.test_numbers_and_gradients_are_those_of_the_reference("coRNN", (2, 17, 130, 1), False, True)
+
+    @pytest.mark.usefixtures("streamed")
+    def test_runs_with_streamed_weights_repeat_bit_for_bit(self) -> None:
+        self.test_runs_repeat_bit_for_bit("coRNN")
+
+    @pytest.mark.parametrize(("products", "smallest", "largest"), [(0, 0, 1e-6), (1, 5e-6, 2e-4), (2, 1e-4, 3e-3)])
+    @pytest.mark.usefixtures("streamed")
+    def test_products_with_streamed_weights_have_the_precision_that_is_stated(
+        self, products: int, smallest: float, largest: float
+    ) -> None:
+        found, exact = cornn_gradients(products, 1.0, 6), cornn_gradients(None, 1.0, 6)
+        worst = max(float((f - e).norm() / e.norm()) for f, e in zip(found, exact, strict=True))
+        assert smallest <= worst <= largest
+
+    @pytest.mark.parametrize("size", [2.0**-60, 2.0**60])
+    @pytest.mark.usefixtures("streamed")
+    def test_the_size_of_gradients_is_no_matter_for_streamed_weights(self, size: float) -> None:
+        for found, plain in zip(cornn_gradients(0, size, 4), cornn_gradients(0, 1.0, 4), strict=True):
+            torch.testing.assert_close(found / size, plain, **tolerance.EXACT)
+
     @pytest.mark.parametrize("layer", TRITON)
     def test_a_wrong_size_is_refused(self, layer: str) -> None:
         operator, given = arguments(TRITON[layer][0], spans=True, lengths=True)
@@ -213,6 +259,34 @@ def test_a_gpu_that_is_too_small_for_the_weights_is_named(monkeypatch: pytest.Mo
     assert device.weights_objection("the scan", x, 100) == words
     words = "the scan holds the weights of up to 128 units on a GPU, got 129"
     assert device.weights_objection("the scan", x, 129) == words
+
+
+@pytest.mark.parametrize(
+    ("units", "reason"), [(128, None), (129, None), (512, None), (513, "up to 512 units on a GPU")]
+)
+def test_which_widths_of_cornn_run_on_a_gpu_is_said(
+    units: int, reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "missing", lambda: "")
+    monkeypatch.setattr(device, "too_old", lambda index: "")
+    mode, cell = FakeTensorMode(), CoRNNCell(3, units)
+    (x,), operands = on_fake_gpu(mode, [torch.empty(7, 4, 3)]), on_fake_gpu(mode, cell.operands())
+    assert cell.fused is not None
+    said = cell.fused.objection(x, tuple(operands), lengths=None, tau=None)
+    assert said == (None if reason is None else f"pendula::cornn_scan takes {reason}, got {units}")
+
+
+@pytest.mark.parametrize("products", [SPLIT, HALF])
+@pytest.mark.parametrize("there", [99 << 10, 227 << 10])
+def test_tiles_of_streamed_weights_fit_every_gpu(products: int, there: int) -> None:
+    assert product.streamed(products, there).shared_needed(products) <= there
+
+
+def test_a_gpu_that_is_too_small_for_the_weights_streams_them() -> None:
+    assert product.held(SPLIT, 100, 227 << 10)
+    assert not product.held(SPLIT, 100, 99 << 10)
+    assert product.held(HALF, 100, 99 << 10)
+    assert not product.held(HALF, 129, 227 << 10)
 
 
 def test_the_kernels_are_imported_by_nothing_but_a_tensor_on_a_gpu() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pendula.ops.gpu.product import shared_needed
+from pendula.ops.gpu.product import HALF, SPLIT, shared_needed, streamed
 from tests.ops.on_triton import NEEDS_TRITON
 from tests.ops.sm90 import CASES
 
@@ -23,7 +23,8 @@ SHARED = 227 * 1024
 """Bytes of shared memory that a block of an H100 may have."""
 
 LIMITS = {
-    # case: instructions and barriers of a step, forward and backward
+    # case: instructions and barriers of a step, forward and backward; of an iteration of Newton's method and its judge;
+    # where weights are streamed, of a step that had one tile
     "cornn": ((500, 8), (540, 12)),
     "cornn-half": ((340, 8), (400, 12)),
     "cornn-bfloat16": ((340, 8), (350, 8)),
@@ -31,6 +32,11 @@ LIMITS = {
     "cornn-lengths": ((560, 10), (580, 12)),
     "cornn-spans": ((560, 10), (690, 16)),
     "cornn-irregular": ((610, 10), (740, 16)),
+    "cornn-256": ((980, 38), (1010, 29)),
+    "cornn-512-half": ((780, 38), (830, 29)),
+    "cornn-wide-irregular": ((1100, 40), (1150, 33)),
+    "newton": ((760, 2), (850, 0)),
+    "newton-irregular": ((790, 2), (880, 0)),
     "unicornn": ((24, 0), (48, 0)),
     "unicornn-first-layer": ((24, 0), (48, 0)),
     "unicornn-checkpoints": ((24, 0), (48, 0)),
@@ -39,6 +45,15 @@ LIMITS = {
     "unicornn-first-layer-irregular": ((60, 0), (96, 0)),
 }
 
+TILE = {SPLIT: (140, 2), HALF: (110, 2)}
+"""Instructions and barriers of a tile of streamed weights: 24 or 8 products of each warp."""
+
+ASKED = {"forward": 2, "backward": 3}
+"""Barriers between what a step hands over and who reads it, where weights are streamed."""
+
+KERNELS = {"newton": ("solve", "judge")}
+"""Network -> its kernels, if they are not called forward and backward."""
+
 ASIDE = {("cornn-spans", "forward"): 16, ("cornn-irregular", "forward"): 16}
 """Bytes that each thread may put aside before the loop over time, and fetch behind it, once."""
 
@@ -46,9 +61,14 @@ ASIDE = {("cornn-spans", "forward"): 16, ("cornn-irregular", "forward"): 16}
 def violations(line: dict[str, Any]) -> list[str]:
     """What the machine code of one kernel has too much of."""
     case, kernel = line["case"], line["kernel"]
-    instructions, barriers = LIMITS[case][kernel == "backward"]
+    instructions, barriers = LIMITS[case][kernel in ("backward", "judge")]
     steps = line.get("U", 1)
-    shared = shared_needed(line["PRODUCTS"], line["M"]) if "PRODUCTS" in line else 0
+    shared, more = 0, {}
+    if "STAGES" in line:
+        shared = streamed(line["PRODUCTS"], SHARED).shared_needed(line["PRODUCTS"])
+        more = dict(zip(("tile", "barriers of a tile"), TILE[line["PRODUCTS"]], strict=True))
+    elif "PRODUCTS" in line:
+        shared = shared_needed(line["PRODUCTS"], line["M"])
     bounds = {
         "spilled in the loop": 0,
         "spilled": ASIDE.get((case, kernel), 0),
@@ -58,6 +78,7 @@ def violations(line: dict[str, Any]) -> list[str]:
         "barriers": barriers * steps,
         # a division in full would stand between one step and the next
         "divisions": 0,
+        **more,
     }
     return [
         f"{case}, {kernel}: {line[name]} {name}, at most {most}" for name, most in bounds.items() if line[name] > most
@@ -69,7 +90,7 @@ def test_every_case_has_its_limits() -> None:
 
 
 @NEEDS_TRITON
-@pytest.mark.parametrize("network", ["cornn", "unicornn"])
+@pytest.mark.parametrize("network", ["cornn", "unicornn", "newton"])
 def test_no_step_has_more_instructions_barriers_or_memory_than_stated(network: str) -> None:
     cases = [case for case in CASES if case.split("-")[0] == network]
     command = [sys.executable, "-m", "tests.ops.sm90", *cases]
@@ -79,7 +100,9 @@ def test_no_step_has_more_instructions_barriers_or_memory_than_stated(network: s
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert {(line["case"], line["kernel"]) for line in lines} == {
-        (c, k) for c in cases for k in ("forward", "backward")
+        (c, k) for c in cases for k in KERNELS.get(network, ("forward", "backward"))
     }
     assert all(line["loop"] for line in lines)
     assert [words for line in lines for words in violations(line)] == []
+    streams = [line for line in lines if "STAGES" in line]
+    assert [line["asked"] for line in streams] == [ASKED[line["kernel"]] for line in streams]

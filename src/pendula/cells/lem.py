@@ -13,7 +13,7 @@ from torch.nn.functional import linear
 from pendula._check import StabilityWarning
 from pendula.cells.base import Cell, Positive, uniform_
 from pendula.ops.fused import FusedScan
-from pendula.ops.lem import LEM_SCAN
+from pendula.ops.lem_scan import LEM_SCAN
 
 
 class LEMState(NamedTuple):

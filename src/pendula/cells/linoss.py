@@ -12,6 +12,7 @@ from pendula._check import finite_number, one_of, per_unit, positive_int
 from pendula.cells.base import Positive, once_per_scan, uniform_
 from pendula.cells.linear import LinearCell
 from pendula.math.linear_oscillator import clamped, step_matrix
+from pendula.ops import linoss
 
 
 class OscillatorState(NamedTuple):
@@ -99,6 +100,12 @@ class OscillatorBlock(LinearCell):
         matrix = self.steady if tau is None else self.matrix(self.dt * tau)
         force = self._parts(drive)[1]
         return matrix[:, :2], torch.stack([row * force for row in matrix[:, 2]])
+
+    def states(self, state: tuple[Tensor, ...], drive: Tensor, *, tau: Tensor | None = None) -> tuple[Tensor, ...]:
+        force = self._parts(drive)[1]
+        if linoss.objection(force, self.A, state, tau) is None:
+            return OscillatorState(*linoss.linoss_scan(force, self.steady, *state))
+        return super().states(state, drive, tau=tau)
 
     def output(self, state: tuple[Tensor, ...], drive: Tensor) -> Tensor:
         e, _, feed, *mask = self._parts(drive)

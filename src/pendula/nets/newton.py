@@ -12,6 +12,7 @@ from torch import Tensor
 from pendula.cells import Cell, State, UnICORNNCell
 from pendula.cells.linear import LinearCell
 from pendula.math.associative import linear_adjoint, linear_recurrence, matvec
+from pendula.ops.unicornn_newton import UNICORNN_NEWTON, UnICORNNNewton
 
 WINDOW = 256
 """Steps that are solved at once: the window in which the study of ``gpu-kernels.md`` 2.5 counted its iterations."""
@@ -29,8 +30,9 @@ class NewtonReport:
 
     Attributes:
         steps: how many of the T steps were solved; all of them, unless it was given up on the way. All sequences
-            together, since their windows move together.
-        iterations: how often a window was linearised and solved.
+            together, since their windows move together; in one call on a GPU each oscillator moves for itself, and what
+            is reported is the one that was given up first.
+        iterations: how often a window was linearised and solved; in one call on a GPU, for the slowest oscillator.
         difference: by how much the result may differ from that of stepping, as a share of the largest value of each
             number of a state over time: what one rounding per step, and what the steps are still off by, grow to along
             the trajectory. An estimate, to a factor of about two. None where no trajectory was found.
@@ -69,6 +71,10 @@ BLOCKS: dict[type[Cell], Callable[[Any, tuple[Tensor, ...], Tensor, Tensor | Non
 """Cell whose units see only themselves -> the Jacobian of a step, a matrix per unit. A subclass may differ: not run."""
 
 
+KERNELS: dict[type[Cell], UnICORNNNewton] = {UnICORNNCell: UNICORNN_NEWTON}
+"""Cell -> the same in one call, where that is written."""
+
+
 def objection(cell: Cell) -> str | None:
     """Why Newton's method does not run a cell, as a sentence; None where it does."""
     if type(cell) in BLOCKS:
@@ -98,31 +104,70 @@ def solve(
         tolerance: the `NewtonReport.difference` that is allowed; None: what leaves a third of the digits of the states,
             5e-3 in float32 and 6e-6 in float64.
     """
-    network = type(cell).__name__.removesuffix("Cell")
     spans = None if tau is None else tau.unsqueeze(-1)
     start = torch.stack(tuple(state))
     eps = torch.finfo(start.dtype).eps
-    allowed = eps ** (1 / 3) if tolerance is None else tolerance
     S, progress = _windows(cell, drive.detach(), start.detach(), valid, spans, ACCEPTED * eps)
     counts = sum(progress), len(progress)
     if S is None:
-        reason = (
-            f"Newton's method accepted fewer than {SLOW} steps per iteration: the steps are too long, or the weights "
-            f"and the drive too strong, for {network} to be solved at many times at once"
-        )
-        return None, NewtonReport(*counts, None, reason)
+        return None, NewtonReport(*counts, None, _too_slow(cell))
     before = cell.State(*S[:, :-1].unbind(0))
     new = torch.stack(tuple(cell.step(before, drive, tau=spans)))
     J = BLOCKS[type(cell)](cell, before, drive, spans).detach()
     difference = _difference(S, J, new.detach() - S[:, 1:], valid)
-    if not difference <= allowed:
-        reason = (
-            f"rounding grows along the trajectory, so that two ways to compute it in {S.dtype} differ by more than "
-            f"{allowed:.2g} of its size"
-        )
-        return None, NewtonReport(*counts, difference, reason)
+    undecided = _undecided(difference, tolerance, S.dtype)
+    if undecided is not None:
+        return None, NewtonReport(*counts, difference, undecided)
     seen = cast(Callable[..., Tensor], _Solved.apply)(S[:, 1:], J, new, start)
     return cell.State(*seen.unbind(0)), NewtonReport(*counts, difference)
+
+
+def in_one_call(
+    cell: Cell, x: Tensor, state: State, *, lengths: Tensor | None, tau: Tensor | None, tolerance: float | None
+) -> tuple[tuple[Tensor, State] | None, NewtonReport]:
+    """Outputs and last state, or None with the reason in the report: `solve` as one call, where the cell has that.
+
+    Its backward pass is that of stepping, from the positions found. The host waits for the report.
+    """
+    run = KERNELS[type(cell)]
+    outputs, last, counts, differences = run(x, tuple(state), _operands(cell), lengths=lengths, tau=tau)
+    solved, iterations = counts.cpu().unbind(-1)
+    whole = solved >= (x.shape[0] if lengths is None else lengths.cpu().unsqueeze(1))
+    slowest = int(iterations.max())
+    if not whole.all():
+        return None, NewtonReport(int(solved[~whole].min()), slowest, None, _too_slow(cell))
+    difference = float(differences.detach().max())
+    undecided = _undecided(difference, tolerance, outputs.dtype)
+    result = None if undecided is not None else (outputs, cell.State(*last))
+    return result, NewtonReport(x.shape[0], slowest, difference, undecided)
+
+
+def one_call_objection(cell: Cell, x: Tensor) -> str | None:
+    """Why a cell that Newton's method runs is not run in one call, as a sentence; None where it is."""
+    return KERNELS[type(cell)].objection(x, _operands(cell))
+
+
+def _operands(cell: Any) -> tuple[Any, ...]:
+    # what it would keep for a backward pass of its own doesn't matter here
+    return cell.w, cell.h, cell.alpha, cell.V, cell.b
+
+
+def _too_slow(cell: Cell) -> str:
+    network = type(cell).__name__.removesuffix("Cell")
+    return (
+        f"Newton's method accepted fewer than {SLOW} steps per iteration: the steps are too long, or the weights "
+        f"and the drive too strong, for {network} to be solved at many times at once"
+    )
+
+
+def _undecided(difference: float, tolerance: float | None, dtype: torch.dtype) -> str | None:
+    allowed = torch.finfo(dtype).eps ** (1 / 3) if tolerance is None else tolerance
+    if difference <= allowed:
+        return None
+    return (
+        f"rounding grows along the trajectory, so that two ways to compute it in {dtype} differ by more than "
+        f"{allowed:.2g} of its size"
+    )
 
 
 class _Solved(torch.autograd.Function):

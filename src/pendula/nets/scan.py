@@ -47,6 +47,7 @@ def scan(
         method: "sequential" takes one step after another; "newton" solves many at once (`pendula.nets.newton`), for
             UnICORNN: a `ValueError` names who can. It is checked against the cell's steps while it runs; where it
             stalls, or rounding decides the result, the sequential scan runs instead, and a warning says so once.
+            On a GPU it is one call, if `backend` lets it.
         tolerance: for "newton": by how much, as a share of the largest values, it may differ from the sequential scan
             (estimated; two float32 runs of thousands of steps differ by some 1e-5). None: by 5e-3, in float64 6e-6.
         report: for "newton": called with the `NewtonReport` of the scan: iterations, and why there was a fallback.
@@ -77,8 +78,6 @@ def scan(
     objection = newton.objection(cell)
     if objection is not None:
         raise ValueError(objection)
-    if backend == "fused":
-        raise _check.BackendError("method='newton' has no fused scan: use backend='auto' or 'reference'")
     return _newton(cell, x, state, count, spans, backend, tolerance, report or _unheard)
 
 
@@ -130,16 +129,35 @@ def _newton(
     start = cell.initial_state(x.shape[1]) if state is None else state
     known, valid, spans = _without_padding(x, lengths, tau)
     with cell.keeping():
-        drive = cell.drive(known).to(start[0].dtype)
-        seen, found = newton.solve(cell, drive, start, valid=valid, tau=spans, tolerance=tolerance)
-        report(found)
-        if seen is not None:
-            return _shown(cell, seen, drive, lengths, valid)
+        if backend != "reference" and _newton_in_one_call(cell, known, backend):
+            result, found = newton.in_one_call(cell, known, start, lengths=lengths, tau=spans, tolerance=tolerance)
+            report(found)
+            if result is not None:
+                return result
+        else:
+            drive = cell.drive(known).to(start[0].dtype)
+            seen, found = newton.solve(cell, drive, start, valid=valid, tau=spans, tolerance=tolerance)
+            report(found)
+            if seen is not None:
+                return _shown(cell, seen, drive, lengths, valid)
     network = type(cell).__name__.removesuffix("Cell")
     if (network, str(found.fallback)) not in _said:
         _said.add((network, str(found.fallback)))
         warnings.warn(f"{network} runs step by step: {found.fallback}", stacklevel=3)
     return run(cell, x, state, lengths=lengths, tau=tau, backend=backend)
+
+
+def _newton_in_one_call(cell: Cell, x: Tensor, backend: str) -> bool:
+    reason = newton.one_call_objection(cell, x)
+    if reason is None:
+        return True
+    if backend == "fused":
+        raise _check.BackendError(f"{reason}: use backend='auto' or 'reference'")
+    network = type(cell).__name__.removesuffix("Cell")
+    if x.is_cuda and (network, reason) not in _said:
+        _said.add((network, reason))
+        warnings.warn(f"{network} runs Newton's method on the reference scan: {reason}", stacklevel=4)
+    return False
 
 
 def _unheard(report: NewtonReport) -> None:

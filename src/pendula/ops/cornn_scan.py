@@ -28,8 +28,10 @@ class CoRNNScan:
     ) -> str | None:
         if x.is_cuda:
             tensors = (t for t in operands if isinstance(t, Tensor))
-            reason = device.objection(self.name, x, *tensors)
-            return reason or device.weights_objection(self.name, x, len(operands[0]))
+            reason, units = device.objection(self.name, x, *tensors), len(operands[0])
+            if reason is None and units > product.WIDEST:
+                return f"{self.name} takes up to {product.WIDEST} units on a GPU, got {units}"
+            return reason
         return native.objection(self.name, x, operands[0])
 
     def __call__(

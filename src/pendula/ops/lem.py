@@ -1,9 +1,12 @@
-"""LEM over time in one call: `pendula::lem_scan` and its backward operator, on the compiled scans."""
+"""LEM over time in one call: `pendula::lem_scan` and its backward operator, on the compiled scans.
+
+On a GPU the same operators run in Triton: `pendula.ops.gpu.lem`. There `products` says what the operands of products
+with W and W_y are rounded to (`pendula.ops.gpu.product`); the processor rounds nothing.
+"""
 
 from __future__ import annotations
 
 import typing
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,6 +36,7 @@ def lem_scan(
     tau: Tensor | None,
     lengths: Tensor | None,
     keep: bool,
+    products: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Outputs (T, B, N), last y and z (B, N), and with `keep` for the backward pass all gates and some z.
 
@@ -83,13 +87,21 @@ def lem_scan(
 def _(
     x: Tensor, y0: Tensor, z0: Tensor, W: Tensor, W_y: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    keep = rest[-1]
+    # from the front: a default at the end may be left out
+    keep = rest[5]
     steps, batch, units = x.shape[0], x.shape[1], W_y.shape[0]
     last = [x.new_empty(batch, units) for _ in range(2)]
     gates = x.new_empty((steps, batch, 4 * units) if keep else (0,))
     # how many depends on sizes that may be symbols here
     count = torch.library.get_ctx().new_dynamic_size() if keep else 0
     return x.new_empty(steps, batch, units), last[0], last[1], gates, x.new_empty(count, batch, units)
+
+
+@lem_scan.register_kernel("cuda")
+def _(*given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    from pendula.ops.gpu import lem as on_gpu
+
+    return on_gpu.forward(*given)
 
 
 @torch.library.custom_op("pendula::lem_scan_backward", mutates_args=())
@@ -111,6 +123,7 @@ def lem_scan_backward(
     kept: Tensor,
     wants_x: bool,
     wants_dt: bool,
+    products: int = 0,
 ) -> typing.List[Tensor]:  # noqa: UP006 (torch 2.6 knows no other name of it)
     """Gradients of x, y0, z0, W, W_y, V, b, dt, tau; those of x, dt and tau are empty where not wanted."""
     _check(x, y0, z0, W, W_y, V, None, dt, tau, lengths)
@@ -191,28 +204,36 @@ def _(
     V: Tensor,
     *rest: Any,
 ) -> list[Tensor]:
-    tau, wants_x, wants_dt = rest[1], rest[-2], rest[-1]
+    tau, wants_x, wants_dt = rest[1], rest[6], rest[7]
     units = W_y.shape[0]
     by_x, by_tau = x.new_empty(x.shape if wants_x else 0), x.new_empty(0 if tau is None else tau.shape)
     alike = [torch.empty_like(a, memory_format=torch.contiguous_format) for a in (y0, z0, W, W_y, V)]
     return [by_x, *alike, x.new_empty(4 * units), x.new_empty(units if wants_dt else 0), by_tau]
 
 
+@lem_scan_backward.register_kernel("cuda")
+def _(*given: Any) -> list[Tensor]:
+    from pendula.ops.gpu import lem as on_gpu
+
+    return on_gpu.backward(*given)
+
+
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, y0, z0, W, W_y, V, b, dt, tau, lengths, keep = inputs
+    x, y0, z0, W, W_y, V, b, dt, tau, lengths, keep, products = inputs
     assert keep, "the scan was run without what its backward pass needs"
     y, _, _, gates, kept = output
     ctx.save_for_backward(x, y0, z0, W, W_y, V, dt, tau, lengths, y, gates, kept)
-    ctx.biased, ctx.wants_x, ctx.wants_dt = b is not None, ctx.needs_input_grad[0], ctx.needs_input_grad[7]
+    ctx.biased, ctx.products = b is not None, products
+    ctx.wants_x, ctx.wants_dt = ctx.needs_input_grad[0], ctx.needs_input_grad[7]
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, by_y: Any, by_y_last: Any, by_z_last: Any, *_: Any) -> tuple[Tensor | None, ...]:
     # read once: under activation checkpointing a second reading is refused
     saved = ctx.saved_tensors
-    found = lem_scan_backward(by_y, by_y_last, by_z_last, *saved, ctx.wants_x, ctx.wants_dt)
+    found = lem_scan_backward(by_y, by_y_last, by_z_last, *saved, ctx.wants_x, ctx.wants_dt, ctx.products)
     wanted = (ctx.wants_x, *[True] * 5, ctx.biased, ctx.wants_dt, saved[7] is not None)
-    return (*(g if want else None for g, want in zip(found, wanted, strict=True)), None, None)
+    return (*(g if want else None for g, want in zip(found, wanted, strict=True)), None, None, None)
 
 
 lem_scan.register_autograd(_backward, setup_context=_setup)
@@ -239,35 +260,3 @@ def _check_kept(x: Tensor, n: int, *others: Tensor | None) -> None:
     shown, state = (steps, batch, n), (batch, n)
     sizes = [shown, state, state, shown, (steps, batch, 4 * n), ((steps - 1) // chunk_of(batch, n), batch, n)]
     native.check("lem_scan_backward", x, dict(zip(names, zip(others, sizes, strict=True), strict=True)))
-
-
-@dataclass(frozen=True)
-class LEMScan:
-    """The compiled scan as a cell's `fused`; operands: W, W_y, V, b (the sum of both) or None, dt."""
-
-    name: str = "pendula::lem_scan"
-
-    def objection(
-        self, x: Tensor, operands: tuple[Any, ...], *, lengths: Tensor | None, tau: Tensor | None
-    ) -> str | None:
-        return native.objection(self.name, x, operands[0])
-
-    def __call__(
-        self,
-        x: Tensor,
-        state: tuple[Tensor, ...],
-        operands: tuple[Any, ...],
-        *,
-        lengths: Tensor | None,
-        tau: Tensor | None,
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        W, W_y, V, b, dt = operands
-        dt, x = dt.expand(W_y.shape[0]), x.to(W.dtype)
-        keep = torch.is_grad_enabled()
-        if keep:
-            keep = any(t is not None and t.requires_grad for t in (x, *state, W, W_y, V, b, dt, tau))
-        y, y_last, z_last, _, _ = lem_scan(x, *state, W, W_y, V, b, dt, tau, lengths, keep)
-        return y, (y_last, z_last)
-
-
-LEM_SCAN = LEMScan()

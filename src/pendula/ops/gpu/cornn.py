@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pendula.ops.gpu import cornn_kernels, device
-from pendula.ops.gpu.product import BLOCK, LARGEST, WARP, packed, padded_to
+from pendula.ops.gpu import cornn_kernels, cornn_wide_kernels, device
+from pendula.ops.gpu.product import BFLOAT16, BLOCK, WARP, WIDEST, held, packed, padded_to, streamed
 
 NARROW = 1
 """Up to so many features of the input the kernel makes its own drive."""
@@ -39,7 +39,7 @@ def forward(
     velocities = x.new_empty(steps if keep else 0, batch, units)
     narrow = x.shape[2] <= NARROW
     _launch(
-        cornn_kernels.forward,
+        "forward",
         (W, W_z, dt, gamma, epsilon, tau, lengths),
         (steps, batch, implicit, products),
         x=x if narrow else None,
@@ -93,7 +93,7 @@ def backward(
     p = x.new_empty(steps, batch, units)
     moved, pulls = (torch.empty_like(p) if constants or tau is not None else None for _ in range(2))
     _launch(
-        cornn_kernels.backward,
+        "backward",
         (W, W_z, dt, gamma, epsilon, tau, lengths),
         (steps, batch, implicit, products),
         tanhs=s,
@@ -129,17 +129,35 @@ def backward(
     return [by_x, state_y, state_z, by_W, by_W_z, by_V, rows.sum(0), *by_constants, by_tau]
 
 
-def _launch(kernel: Any, given: tuple[Any, ...], mode: tuple[int, int, bool, int], **arguments: Any) -> None:
+def _launch(name: str, given: tuple[Any, ...], mode: tuple[int, int, bool, int], **arguments: Any) -> None:
     W, W_z, dt, gamma, epsilon, tau, lengths = given
     steps, batch, implicit, products = mode
-    units, padded = len(W), padded_to(len(W))
+    units, programs = len(W), -(-batch // BLOCK)
     dt, gamma, epsilon = device.contiguous(dt, gamma, epsilon)
+    shared = device.shared_of(W)
+    if held(products, units, shared):
+        padded = padded_to(units)
+        warps, kernel = max(1, padded // WARP), getattr(cornn_kernels, name)
+        arguments |= {"weights": packed(products, padded, W, W_z)}
+    else:
+        tiling = streamed(products, shared)
+        padded = -(-units // tiling.columns) * tiling.columns
+        warps, kernel = tiling.warps, getattr(cornn_wide_kernels, name)
+        # a matrix is read along its rows
+        pair = (W.mT, W_z.mT) if name == "forward" else (W, W_z)
+        numbers = programs * BLOCK * padded * (8 if name == "forward" else 2)
+        arguments |= {
+            "weights": packed(products, padded, *pair),
+            "scratch": W.new_empty(numbers, dtype=torch.bfloat16 if products == BFLOAT16 else torch.float16),
+            "COLUMNS": tiling.columns,
+            "TILE": tiling.rows,
+            "STAGES": tiling.stages,
+        }
     device.launch(
         kernel,
-        -(-batch // BLOCK),
+        programs,
         W,
-        warps=max(1, padded // WARP),
-        weights=packed(products, padded, W, W_z),
+        warps=warps,
         dt=dt,
         gamma=gamma,
         epsilon=epsilon,
@@ -162,8 +180,8 @@ def _check(x: Tensor, *others: Tensor | None) -> tuple[int, int, int]:
     assert weight is not None
     (steps, batch, inputs), n = x.shape, weight.shape[0]
     sizes = [(batch, n), (batch, n), (n, n), (n, n), (n, inputs), *[(n,)] * 4, (steps, batch), (batch,)]
-    if n > LARGEST:
-        raise ValueError(f"cornn_scan holds the weights of up to {LARGEST} units on a GPU, got {n}")
+    if n > WIDEST:
+        raise ValueError(f"cornn_scan takes up to {WIDEST} units on a GPU, got {n}")
     device.check("cornn_scan", x, dict(zip(names, zip(others, sizes, strict=True), strict=True)))
     return steps, batch, n
 

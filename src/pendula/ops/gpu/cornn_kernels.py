@@ -33,6 +33,30 @@ def drive_at(drive, x, V_n, b_n, t, stride, place, b, batch, inside, INPUTS: tl.
     return found
 
 
+@triton.jit
+def moved_by(y, z, a, h, gamma, epsilon, IMPLICIT: tl.constexpr, FAST: tl.constexpr):
+    """tanh a and the velocity behind a step."""
+    tanh = 1.0 - 2.0 * sigmoid_of_base_2(a * TO_BASE_2, FAST)
+    if IMPLICIT:
+        moved = (z + h * (tanh - gamma * y)) * reciprocal(1.0 + epsilon * h, FAST)
+    else:
+        moved = z + h * (tanh - gamma * y - epsilon * z)
+    return tanh, moved
+
+
+@triton.jit
+def pulled_back(moved, g_z, tanh, h, epsilon, IMPLICIT: tl.constexpr, FAST: tl.constexpr):
+    """What z's change, the force, the drive and the velocity before a step get; `moved`: what y behind it gets."""
+    pull = g_z + h * moved
+    if IMPLICIT:
+        pull *= reciprocal(1.0 + epsilon * h, FAST)
+        kept = pull
+    else:
+        kept = pull - h * epsilon * pull
+    force = h * pull
+    return pull, force, force * (1.0 - tanh * tanh), kept
+
+
 @triton.jit(do_not_specialize=SIZES)
 def forward(
     x,
@@ -90,12 +114,8 @@ def forward(
         a, a_low = product(z_high, z_low, Z_high, Z_low, a, a_low, PRODUCTS)
         if PRODUCTS == SPLIT:
             a += a_low * (1.0 / LOW)
-        tanh = 1.0 - 2.0 * sigmoid_of_base_2((a + now) * TO_BASE_2, FAST)
         h = dt * now_tau[:, None] if tau is not None else dt
-        if IMPLICIT:
-            moved = (z + h * (tanh - gamma * y)) * reciprocal(1.0 + epsilon * h, FAST)
-        else:
-            moved = z + h * (tanh - gamma * y - epsilon * z)
+        tanh, moved = moved_by(y, z, a + now, h, gamma, epsilon, IMPLICIT, FAST)
         shown = y + h * moved
         if lengths is not None:
             runs = t < left
@@ -169,14 +189,7 @@ def backward(
             ahead_tau = tl.load(tau + batch.to(tl.int64) * (t - 1) + s, mask=rows, other=0.0)
         h = dt * now_tau[:, None] if tau is not None else dt
         moved = g_y + now_g if by_outputs is not None else g_y
-        pull = g_z + h * moved
-        if IMPLICIT:
-            pull *= reciprocal(1.0 + epsilon * h, FAST)
-            kept = pull
-        else:
-            kept = pull - h * epsilon * pull
-        force = h * pull
-        p = force * (1.0 - tanh * tanh)
+        pull, force, p, kept = pulled_back(moved, g_z, tanh, h, epsilon, IMPLICIT, FAST)
         if lengths is not None:
             runs = t < left
             p, moved, pull = tl.where(runs, p, 0.0), tl.where(runs, moved, g_y), tl.where(runs, pull, 0.0)

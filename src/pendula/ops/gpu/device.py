@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -61,6 +61,11 @@ def shared_memory(index: int) -> int:
     return _shared_memory(index)
 
 
+def shared_of(like: Tensor) -> int:
+    """Bytes of shared memory that a program beside the tensor may have; an H100's in the interpreter."""
+    return shared_memory(like.device.index) if like.is_cuda else 227 << 10
+
+
 def objection(name: str, x: Tensor, *more: Tensor) -> str | None:
     """Why the scan can't take these tensors, the first of which is on a GPU; None when it can."""
     reason: str = missing() or too_old(x.device.index)
@@ -74,11 +79,13 @@ def objection(name: str, x: Tensor, *more: Tensor) -> str | None:
     return None
 
 
-def weights_objection(name: str, x: Tensor, units: int) -> str | None:
-    """Why two matrices of so many units can't stay in a program's shared memory, in the products of now."""
+def weights_objection(
+    name: str, x: Tensor, units: int, needed_by: Callable[[int, int], int] = shared_needed
+) -> str | None:
+    """Why the matrices of so many units, two unless it is said, can't stay in shared memory, in the products of now."""
     if units > LARGEST:
         return f"{name} holds the weights of up to {LARGEST} units on a GPU, got {units}"
-    needed, there = shared_needed(products_of(x), padded_to(units)), shared_memory(x.device.index)
+    needed, there = needed_by(products_of(x), padded_to(units)), shared_memory(x.device.index)
     if needed > there:
         return f"{name} needs {needed >> 10} KiB of shared memory for {units} units, and this GPU has {there >> 10}"
     return None
