@@ -152,5 +152,5 @@ def test_the_example_of_images_has_networks_for_its_task() -> None:
 
 def test_the_example_of_recurrent_networks_is_a_space() -> None:
     # its data are not everywhere
-    made = read_space(ROOT / "examples" / "search" / "har2.toml")
+    made = read_space(ROOT / "examples" / "search" / "har6.toml")
     assert len(made.searched) == 10
