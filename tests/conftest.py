@@ -1,6 +1,7 @@
 """What holds in every test: seeded, no denormals, no unexpected warning. `--library` chooses the compiled scans."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 # torch imports triton where there is one, and triton reads this once: kernels run in its interpreter
@@ -49,3 +50,17 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(20240501)
+
+
+@pytest.fixture
+def shared_data() -> Callable[[str], Path]:
+    """The path of a file below PENDULA_DATA; skips the test, saying what is left out, where it is not there."""
+
+    def at(name: str) -> Path:
+        folder = os.environ.get("PENDULA_DATA")
+        path = Path(folder or "") / name
+        if not folder or not path.is_file():
+            pytest.skip(f"{name} is not below PENDULA_DATA: what is claimed of the real data is left out")
+        return path
+
+    return at

@@ -3,19 +3,17 @@
 import importlib.util
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from pendula._check import DataError
 from pendula.choices import ModelChoice
 from pendula.nas.networks import build_task, draw
 from pendula.nas.space import GeneratorSpace
 from pendula.nets import Model
-from pendula.tasks.sources import SOURCES
-from pendula.tasks.store import fetch
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,12 +31,11 @@ def nago() -> ModuleType:
 
 
 @pytest.mark.parametrize("name", ["digits", "har6"])
-def test_the_network_made_by_hand_has_as_many_parameters_as_the_others_may_have(nago: ModuleType, name: str) -> None:
+def test_the_network_made_by_hand_has_as_many_parameters_as_the_others_may_have(
+    nago: ModuleType, name: str, shared_data: Callable[[str], Path]
+) -> None:
     if name == "har6":
-        try:
-            fetch(SOURCES["uci_har"].files[0].path)
-        except DataError as error:
-            pytest.skip(str(error))
+        shared_data("uci_har/uci_har.npz")
     problem = nago.PROBLEMS[name]
     tables = nago.tables_of(problem)
     tables["search"] |= {"optimiser": "random"}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
@@ -25,7 +24,7 @@ from pendula.ops import cornn, native
 from pendula.ops.gpu import device, product
 from pendula.ops.gpu.product import HALF, SPLIT, Tiling
 from tests import tolerance
-from tests.ops.on_triton import DEVICE, NEEDS_KERNELS, everything, kernels
+from tests.ops.on_triton import DEVICE, NEEDS_KERNELS, everything
 from tests.ops.test_scans import NETWORKS, arguments, case, made
 
 TRITON = {
@@ -36,20 +35,6 @@ TRITON = {
 VARIANTS = [variant for variants in TRITON.values() for variant in variants]
 SIZES = [(1, 1, 1, 1), (16, 2, 5, 2), (19, 3, 37, 5)]
 """T, B, N, I: alone; whole chunks, an input that the kernel maps itself; odd, more lanes than a block has."""
-
-
-@pytest.fixture
-def on_triton() -> Iterator[None]:
-    with kernels():
-        yield
-
-
-@pytest.fixture
-def scratch_is_nan() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    assert bool(torch.empty(3, device=DEVICE).isnan().all())
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture

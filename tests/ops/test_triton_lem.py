@@ -6,7 +6,7 @@ As in `test_triton.py`: without a GPU the kernels run in Triton's interpreter.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import pytest
@@ -21,26 +21,12 @@ from pendula.ops import lem, native
 from pendula.ops.gpu import device
 from pendula.ops.lem_scan import LEM_SCAN
 from tests import tolerance
-from tests.ops.on_triton import DEVICE, NEEDS_KERNELS, everything, kernels
+from tests.ops.on_triton import DEVICE, NEEDS_KERNELS, everything
 from tests.ops.test_scans import arguments, case
 from tests.ops.test_triton import both, errors, on_fake_gpu, rounded
 
 SIZES = [(1, 1, 1, 1), (7, 18, 37, 5)]
 """T, B, N, I: alone; odd, more sequences than a program has."""
-
-
-@pytest.fixture
-def on_triton() -> Iterator[None]:
-    with kernels():
-        yield
-
-
-@pytest.fixture
-def scratch_is_nan() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    assert bool(torch.empty(3, device=DEVICE).isnan().all())
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def gradients(products: int | None, size: float, units: int = 37) -> list[Tensor]:

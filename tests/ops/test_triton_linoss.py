@@ -44,14 +44,6 @@ def on_triton(chosen: None) -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def scratch_is_nan() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    assert bool(torch.empty(3, device=DEVICE).isnan().all())
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
 def both(network: str, oscillators: int) -> tuple[OscillatorBlock, OscillatorBlock]:
     """A cell in float64, and in float32 where the kernels run, with the same weights."""
     kind, discretisation = NETWORKS[network]

@@ -42,19 +42,6 @@ def _nothing_said(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def on_triton() -> Iterator[None]:
-    with kernels():
-        yield
-
-
-@pytest.fixture
-def scratch_is_nan() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture
 def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of 32 steps: Triton's interpreter scans the lanes one after another."""
     from pendula.ops.gpu import newton as on_gpu

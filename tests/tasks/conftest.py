@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -12,20 +11,6 @@ from pathlib import Path
 import pytest
 
 from pendula.tasks import store
-
-
-@pytest.fixture
-def shared_data() -> Callable[[str], Path]:
-    """The path of a file below PENDULA_DATA; skips the test, saying what is left out, where it is not there."""
-
-    def at(name: str) -> Path:
-        folder = os.environ.get("PENDULA_DATA")
-        path = Path(folder or "") / name
-        if not folder or not path.is_file():
-            pytest.skip(f"{name} is not below PENDULA_DATA: what is claimed of the real data is left out")
-        return path
-
-    return at
 
 
 @pytest.fixture

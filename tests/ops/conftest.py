@@ -1,0 +1,27 @@
+"""What the tests of the kernels in Triton share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from tests.ops.on_triton import DEVICE, kernels
+
+
+@pytest.fixture
+def on_triton() -> Iterator[None]:
+    with kernels():
+        yield
+
+
+@pytest.fixture
+def scratch_is_nan() -> Iterator[None]:
+    """New memory holds NaN, so that a number which is read before it is written shows."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert bool(torch.empty(3, device=DEVICE).isnan().all())
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
