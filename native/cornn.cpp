@@ -70,7 +70,8 @@ void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t 
     T* next = now + rows * stride;
     const bool leads = team.part == 0;
     const int64_t panels = cornn_forward_parts<T>(N), width = panel_width<T>();
-    const int64_t from = panels * team.part / team.parts * width, to = panels * (team.part + 1) / team.parts * width;
+    const int64_t from = panels * team.part / team.parts * width;
+    const int64_t whole = panels * (team.part + 1) / team.parts * width, to = whole < N ? whole : N;
     const auto take = [&](T* lines, int64_t t) {
         for (int64_t r = 0; leads && t < a.steps && r < rows; ++r)
             copy(lines + r * stride + 2 * row.room, static_cast<const T*>(a.x) + (t * B + begin + r) * I, I);
@@ -94,7 +95,6 @@ void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t 
         const T* const tau = a.tau ? static_cast<const T*>(a.tau) + t * B + begin : nullptr;
         product<T>(now, stride, rows, stretches, 3, packed, row.stacked(), from, to,
                    [&](int64_t r, int64_t column, Vec<T> sum) {
-                       // beyond the last unit everything is zero and stays so
                        T *const old = now + r * stride + column, *const young = next + r * stride + column;
                        const Vec<T> y = load(old), z = load(old + row.room), s = tanh<T>(sum + load(b + column));
                        Vec<T> h = load(dt + column);
@@ -228,6 +228,7 @@ void cornn_backward_slice(const pendula_cornn_backward& a, int64_t begin, int64_
                                             load_up_to(before + N, c, N)));
             }
         for (int64_t t = last - 1; t >= first; --t) {
+            const int64_t back = ahead_of(t, B * N, rows * N);
             for (int64_t r = 0; r < rows; ++r) {
                 const int64_t at = (t * B + begin + r) * N;
                 T *const by_y = work + r * stride, *const by_z = by_y + room, *const by_a = by_z + room;
@@ -245,6 +246,7 @@ void cornn_backward_slice(const pendula_cornn_backward& a, int64_t begin, int64_
                 const T scale = a.tau ? static_cast<const T*>(a.tau)[t * B + begin + r] : T(1);
                 Vec<T> by_scale = Vec<T>{};
                 for (int64_t c = 0; c < room; c += L) {
+                    if (shown) expect(shown + c - back);
                     const Vec<T> d = load(dt + c), h = d * scale, g = load(gamma + c), e = load(epsilon + c);
                     const Vec<T> s = load_up_to(s_now, c, N);
                     Vec<T> gy = load(by_y + c), gz = load(by_z + c);

@@ -23,9 +23,19 @@ template <typename T>
 void cornn_backward_sum(const pendula_cornn_backward& a, int64_t threads);
 
 template <typename T>
-void unicornn_forward_slice(const pendula_unicornn_forward& a, int64_t begin, int64_t end);
+int64_t unicornn_forward_scratch(const pendula_unicornn_forward& a);
 template <typename T>
-void unicornn_backward_slice(const pendula_unicornn_backward& a, int64_t begin, int64_t end);
+void unicornn_forward_pack(const pendula_unicornn_forward& a);
+template <typename T>
+void unicornn_forward_slice(const pendula_unicornn_forward& a, int64_t begin, int64_t end, int64_t part, int64_t parts);
+template <typename T>
+int64_t unicornn_backward_scratch(const pendula_unicornn_backward& a);
+template <typename T>
+void unicornn_backward_pack(const pendula_unicornn_backward& a);
+template <typename T>
+void unicornn_backward_slice(const pendula_unicornn_backward& a, int64_t begin, int64_t end, int64_t thread);
+template <typename T>
+void unicornn_backward_sum(const pendula_unicornn_backward& a, int64_t threads);
 
 template <typename T>
 int64_t lem_forward_scratch(int64_t units, int64_t inputs, int64_t batch);

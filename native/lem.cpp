@@ -35,22 +35,8 @@ int64_t cotangents(int64_t room) {
 // a < 0: there the sum of 1 and a tanh near -1 would lose the digits of a small gate, which is a long memory.
 template <typename T>
 inline Vec<T> sigmoid(Vec<T> a) {
-    using E = Exponential<T>;
-    using Bits = typename Vector<T>::bits;
     constexpr T largest = sizeof(T) == 4 ? T(87) : T(700);
-    Vec<T> size = a < 0 ? -a : a;
-    // the comparison is false for NaN, which then goes through
-    size = size > largest ? all<T>(largest) : size;
-    const Vec<T> shifted = size * static_cast<T>(1.44269504088896340736) + E::rounder, zero = all<T>(E::rounder);
-    const Vec<T> k = shifted - E::rounder, r = (size - k * E::ln2_high) - k * E::ln2_low;
-    const Vec<T> q = r * horner<T, E::terms - 1>(r, all<T>(static_cast<T>(inverse_factorial(E::terms))));
-    Bits power, base;
-    std::memcpy(&power, &shifted, sizeof(power));
-    std::memcpy(&base, &zero, sizeof(base));
-    power = ((power - base) + E::bias) << E::mantissa;
-    Vec<T> two_k;
-    std::memcpy(&two_k, &power, sizeof(two_k));
-    const Vec<T> e = two_k * q + (two_k - 1);
+    const Vec<T> e = exponential_less_one<T>(at_most<T>(a < 0 ? -a : a, largest));
     return (a < 0 ? all<T>(1) : e + 1) / (e + 2);
 }
 

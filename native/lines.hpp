@@ -31,6 +31,21 @@ inline Vec<T> load_up_to(const T* line, int64_t column, int64_t units) {
     return column < units ? load_part(line + column, static_cast<int>(units - column)) : Vec<T>{};
 }
 
+// Processors foresee a walk upwards in memory, not one down in time: a backward pass asks for what it will read that many
+// numbers from now.
+constexpr int64_t AHEAD = 1 << 11;
+
+// How far back that is, of steps of `step` numbers, of which `own` are read.
+inline int64_t ahead_of(int64_t t, int64_t step, int64_t own) {
+    const int64_t steps = AHEAD / own + 1;
+    return t > steps ? steps * step : 0;
+}
+
+template <typename T>
+inline void expect(const T* place) {
+    __builtin_prefetch(place);
+}
+
 template <typename T>
 inline T total(Vec<T> v) {
     T sum = 0;

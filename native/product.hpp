@@ -39,51 +39,76 @@ void pack(T* to, int64_t stacked_rows, int64_t row, const T* from, int64_t rows,
         }
 }
 
-// sums[r][j] = sum over the stretches of rows[r][k] * panel[k][j]
-template <typename T, int R>
-inline void block(Vec<T> (&sums)[R][PANEL], const T* rows, int64_t stride, const Stretch* stretches, int count,
-                  const T* panel) {
-    for (int r = 0; r < R; ++r)
-        for (int j = 0; j < PANEL; ++j) sums[r][j] = Vec<T>{};
+// The compiler is to hold `v` in a register, not to read it again from memory at each use.
+template <typename T>
+inline void hold(Vec<T>& v) {
+#if defined(__AVX512F__)
+    asm("" : "+v"(v));
+#elif defined(__SSE2__)
+    asm("" : "+x"(v));
+#elif defined(__aarch64__)
+    asm("" : "+w"(v));
+#endif
+}
+
+// sums[r * P + j] = sum over the stretches of rows[r][k] * panel[k][j], j < P of the panel's vectors. Not inlined: what
+// is done with the sums would take the registers of the innermost loop.
+template <typename T, int R, int P>
+__attribute__((noinline)) void block(Vec<T>* sums, const T* rows, int64_t stride, const Stretch* stretches, int count,
+                                     const T* panel) {
     for (int part = 0; part < count; ++part) {
+        Vec<T> own[R][P];
+        for (int r = 0; r < R; ++r)
+            for (int j = 0; j < P; ++j) own[r][j] = part ? sums[r * P + j] : Vec<T>{};
         const T* from = rows + stretches[part].offset;
         for (int64_t k = 0; k < stretches[part].count; ++k) {
-            Vec<T> weights[PANEL];
-            for (int j = 0; j < PANEL; ++j) weights[j] = load(panel + j * Vector<T>::size);
+            Vec<T> weights[P];
+            for (int j = 0; j < P; ++j) {
+                weights[j] = load(panel + j * Vector<T>::size);
+                hold<T>(weights[j]);
+            }
             for (int r = 0; r < R; ++r) {
                 const Vec<T> value = all(from[r * stride + k]);
-                for (int j = 0; j < PANEL; ++j) sums[r][j] += value * weights[j];
+                for (int j = 0; j < P; ++j) own[r][j] += value * weights[j];
             }
             panel += panel_width<T>();
         }
+        for (int r = 0; r < R; ++r)
+            for (int j = 0; j < P; ++j) sums[r * P + j] = own[r][j];
     }
 }
 
-template <typename T, int R, typename Then>
-inline void block_then(const T* rows, int64_t stride, const Stretch* stretches, int count, const T* panel,
-                       int64_t first_row, int64_t column, const Then& then) {
-    Vec<T> sums[R][PANEL];
-    block<T, R>(sums, rows + first_row * stride, stride, stretches, count, panel);
-    for (int r = 0; r < R; ++r)
-        for (int j = 0; j < PANEL; ++j) then(first_row + r, column + j * Vector<T>::size, sums[r][j]);
+template <typename T, int P>
+inline void block_of(int row_count, Vec<T>* sums, const T* rows, int64_t stride, const Stretch* stretches, int count,
+                     const T* panel) {
+    switch (row_count) {
+        case 1: return block<T, 1, P>(sums, rows, stride, stretches, count, panel);
+        case 2: return block<T, 2, P>(sums, rows, stride, stretches, count, panel);
+        case 3: return block<T, 3, P>(sums, rows, stride, stretches, count, panel);
+        case 4: return block<T, 4, P>(sums, rows, stride, stretches, count, panel);
+        case 5: return block<T, 5, P>(sums, rows, stride, stretches, count, panel);
+        default: return block<T, ROWS, P>(sums, rows, stride, stretches, count, panel);
+    }
 }
 
-// then(row, column, sum) for each row and each vector of the columns from `from` (the start of a panel) to `to`
+// then(row, column, sum) for each row and each vector of the columns from `from` (the start of a panel) to `to`. Where
+// half of the last panel is enough, the other half is left out.
 template <typename T, typename Then>
 inline void product(const T* rows, int64_t stride, int64_t row_count, const Stretch* stretches, int count,
                     const T* packed, int64_t stacked_rows, int64_t from, int64_t to, const Then& then) {
+    Vec<T> sums[ROWS * PANEL];
     for (int64_t column = from; column < to; column += panel_width<T>()) {
         const T* panel = packed + column * stacked_rows;
-        int64_t row = 0;
-        for (; row + ROWS <= row_count; row += ROWS)
-            block_then<T, ROWS>(rows, stride, stretches, count, panel, row, column, then);
-        switch (row_count - row) {
-            case 5: block_then<T, 5>(rows, stride, stretches, count, panel, row, column, then); break;
-            case 4: block_then<T, 4>(rows, stride, stretches, count, panel, row, column, then); break;
-            case 3: block_then<T, 3>(rows, stride, stretches, count, panel, row, column, then); break;
-            case 2: block_then<T, 2>(rows, stride, stretches, count, panel, row, column, then); break;
-            case 1: block_then<T, 1>(rows, stride, stretches, count, panel, row, column, then); break;
-            default: break;
+        const int vectors = to - column > panel_width<T>() / 2 ? PANEL : PANEL / 2;
+        for (int64_t row = 0; row < row_count; row += ROWS) {
+            const int taken = row + ROWS <= row_count ? ROWS : static_cast<int>(row_count - row);
+            if (vectors == PANEL)
+                block_of<T, PANEL>(taken, sums, rows + row * stride, stride, stretches, count, panel);
+            else
+                block_of<T, PANEL / 2>(taken, sums, rows + row * stride, stride, stretches, count, panel);
+            for (int r = 0; r < taken; ++r)
+                for (int j = 0; j < vectors; ++j)
+                    then(row + r, column + j * Vector<T>::size, sums[r * vectors + j]);
         }
     }
 }
@@ -102,22 +127,42 @@ inline int64_t depth_at_once(int64_t result) {
     return result * static_cast<int64_t>(sizeof(T)) > 1 << 20 ? 512 : 64;
 }
 
-template <typename T, int R>
-inline void outer_block(T* sums, int64_t width, const T* left, int64_t left_stride, const T* right,
-                        int64_t right_stride, int64_t depth) {
-    Vec<T> block[R][PANEL];
+template <typename T, int R, int P>
+__attribute__((noinline)) void outer_block(T* sums, int64_t width, const T* left, int64_t left_stride,
+                                           const T* right, int64_t right_stride, int64_t depth) {
+    Vec<T> block[R][P];
     for (int r = 0; r < R; ++r)
-        for (int j = 0; j < PANEL; ++j) block[r][j] = load(sums + r * width + j * Vector<T>::size);
+        for (int j = 0; j < P; ++j) block[r][j] = load(sums + r * width + j * Vector<T>::size);
     for (int64_t m = 0; m < depth; ++m) {
-        Vec<T> across[PANEL];
-        for (int j = 0; j < PANEL; ++j) across[j] = load(right + m * right_stride + j * Vector<T>::size);
+        Vec<T> across[P];
+        for (int j = 0; j < P; ++j) {
+            across[j] = load(right + m * right_stride + j * Vector<T>::size);
+            hold<T>(across[j]);
+        }
         for (int r = 0; r < R; ++r) {
             const Vec<T> value = all(left[m * left_stride + r]);
-            for (int j = 0; j < PANEL; ++j) block[r][j] += value * across[j];
+            for (int j = 0; j < P; ++j) block[r][j] += value * across[j];
         }
     }
     for (int r = 0; r < R; ++r)
-        for (int j = 0; j < PANEL; ++j) store(sums + r * width + j * Vector<T>::size, block[r][j]);
+        for (int j = 0; j < P; ++j) store(sums + r * width + j * Vector<T>::size, block[r][j]);
+}
+
+template <typename T, int P>
+inline void outer_panel(T* sums, int64_t width, int64_t units, const T* left, int64_t left_stride, const T* right,
+                        int64_t right_stride, int64_t depth) {
+    for (int64_t n = 0; n < units; n += ROWS) {
+        T* const into = sums + n * width;
+        const T* const l = left + n;
+        switch (units - n) {
+            case 1: outer_block<T, 1, P>(into, width, l, left_stride, right, right_stride, depth); break;
+            case 2: outer_block<T, 2, P>(into, width, l, left_stride, right, right_stride, depth); break;
+            case 3: outer_block<T, 3, P>(into, width, l, left_stride, right, right_stride, depth); break;
+            case 4: outer_block<T, 4, P>(into, width, l, left_stride, right, right_stride, depth); break;
+            case 5: outer_block<T, 5, P>(into, width, l, left_stride, right, right_stride, depth); break;
+            default: outer_block<T, ROWS, P>(into, width, l, left_stride, right, right_stride, depth);
+        }
+    }
 }
 
 // sums[n][k] += sum over m of left[m][n] * right[m][k], for n < units and k < columns. A line of `sums` has room for
@@ -130,18 +175,12 @@ inline void outer(T* sums, int64_t units, int64_t columns, const T* left, int64_
         const int64_t depth = from + at_once < rows ? at_once : rows - from;
         const T *const lefts = left + from * left_stride, *const rights = right + from * right_stride;
         for (int64_t column = 0; column < columns; column += panel_width<T>()) {
-            for (int64_t n = 0; n < units; n += ROWS) {
-                T* const into = sums + n * width + column;
-                const T *const l = lefts + n, *const r = rights + column;
-                switch (units - n) {
-                    case 1: outer_block<T, 1>(into, width, l, left_stride, r, right_stride, depth); break;
-                    case 2: outer_block<T, 2>(into, width, l, left_stride, r, right_stride, depth); break;
-                    case 3: outer_block<T, 3>(into, width, l, left_stride, r, right_stride, depth); break;
-                    case 4: outer_block<T, 4>(into, width, l, left_stride, r, right_stride, depth); break;
-                    case 5: outer_block<T, 5>(into, width, l, left_stride, r, right_stride, depth); break;
-                    default: outer_block<T, ROWS>(into, width, l, left_stride, r, right_stride, depth);
-                }
-            }
+            T* const into = sums + column;
+            const T* const across = rights + column;
+            if (columns - column > panel_width<T>() / 2)
+                outer_panel<T, PANEL>(into, width, units, lefts, left_stride, across, right_stride, depth);
+            else
+                outer_panel<T, PANEL / 2>(into, width, units, lefts, left_stride, across, right_stride, depth);
         }
     }
 }

@@ -38,8 +38,13 @@ struct Functions {
     void (*cornn_backward_pack)(const pendula_cornn_backward&);
     void (*cornn_backward_slice)(const pendula_cornn_backward&, int64_t, int64_t, int64_t);
     void (*cornn_backward_sum)(const pendula_cornn_backward&, int64_t);
-    void (*unicornn_forward_slice)(const pendula_unicornn_forward&, int64_t, int64_t);
-    void (*unicornn_backward_slice)(const pendula_unicornn_backward&, int64_t, int64_t);
+    int64_t (*unicornn_forward_scratch)(const pendula_unicornn_forward&);
+    void (*unicornn_forward_pack)(const pendula_unicornn_forward&);
+    void (*unicornn_forward_slice)(const pendula_unicornn_forward&, int64_t, int64_t, int64_t, int64_t);
+    int64_t (*unicornn_backward_scratch)(const pendula_unicornn_backward&);
+    void (*unicornn_backward_pack)(const pendula_unicornn_backward&);
+    void (*unicornn_backward_slice)(const pendula_unicornn_backward&, int64_t, int64_t, int64_t);
+    void (*unicornn_backward_sum)(const pendula_unicornn_backward&, int64_t);
     int64_t (*lem_forward_scratch)(int64_t, int64_t, int64_t);
     void (*lem_forward_pack)(const pendula_lem_forward&);
     void (*lem_forward_slice)(const pendula_lem_forward&, int64_t, int64_t);
@@ -60,7 +65,9 @@ struct Set {
      isa::cornn_forward_parts<T>,                                                                                 \
      isa::cornn_backward_scratch<T>, isa::cornn_backward_pack<T>, isa::cornn_backward_slice<T>,                   \
      isa::cornn_backward_sum<T>,                                                                                  \
-     isa::unicornn_forward_slice<T>, isa::unicornn_backward_slice<T>,                                               \
+     isa::unicornn_forward_scratch<T>,  isa::unicornn_forward_pack<T>,  isa::unicornn_forward_slice<T>,             \
+     isa::unicornn_backward_scratch<T>, isa::unicornn_backward_pack<T>, isa::unicornn_backward_slice<T>,            \
+     isa::unicornn_backward_sum<T>,                                                                               \
      isa::lem_forward_scratch<T>,    isa::lem_forward_pack<T>,    isa::lem_forward_slice<T>,                      \
      isa::lem_backward_scratch<T>,   isa::lem_backward_pack<T>,   isa::lem_backward_slice<T>}
 #define PENDULA_SET(isa, usable) \
@@ -199,14 +206,26 @@ void run(const pendula_cornn_backward& a) {
 
 template <typename T>
 void run(const pendula_unicornn_forward& a) {
+    const Functions<T>& f = functions<T>();
+    f.unicornn_forward_pack(a);
+    if (a.batch < a.threads) {
+        // fewer sequences than threads: they share the units instead
+        const int64_t panels = f.cornn_forward_parts(a.units), parts = a.threads < panels ? a.threads : panels;
+        share(parts, parts,
+              [&](int64_t part, int64_t, int64_t) { f.unicornn_forward_slice(a, 0, a.batch, part, parts); });
+        return;
+    }
     share(a.batch, a.threads,
-          [&](int64_t begin, int64_t end, int64_t) { functions<T>().unicornn_forward_slice(a, begin, end); });
+          [&](int64_t begin, int64_t end, int64_t) { f.unicornn_forward_slice(a, begin, end, 0, 1); });
 }
 
 template <typename T>
 void run(const pendula_unicornn_backward& a) {
-    share(a.batch, a.threads,
-          [&](int64_t begin, int64_t end, int64_t) { functions<T>().unicornn_backward_slice(a, begin, end); });
+    functions<T>().unicornn_backward_pack(a);
+    share(a.batch, a.threads, [&](int64_t begin, int64_t end, int64_t thread) {
+        functions<T>().unicornn_backward_slice(a, begin, end, thread);
+    });
+    functions<T>().unicornn_backward_sum(a, a.threads < a.batch ? a.threads : a.batch);
 }
 
 template <typename T>
@@ -285,6 +304,16 @@ int64_t pendula_cornn_forward_scratch(int64_t bytes, int64_t units, int64_t inpu
 
 int64_t pendula_cornn_backward_scratch(const pendula_cornn_backward* a, int64_t bytes) {
     return bytes == 4 ? functions<float>().cornn_backward_scratch(*a) : functions<double>().cornn_backward_scratch(*a);
+}
+
+int64_t pendula_unicornn_forward_scratch(const pendula_unicornn_forward* a, int64_t bytes) {
+    return bytes == 4 ? functions<float>().unicornn_forward_scratch(*a)
+                      : functions<double>().unicornn_forward_scratch(*a);
+}
+
+int64_t pendula_unicornn_backward_scratch(const pendula_unicornn_backward* a, int64_t bytes) {
+    return bytes == 4 ? functions<float>().unicornn_backward_scratch(*a)
+                      : functions<double>().unicornn_backward_scratch(*a);
 }
 
 int64_t pendula_lem_forward_scratch(int64_t bytes, int64_t units, int64_t inputs, int64_t batch) {

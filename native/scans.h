@@ -55,31 +55,39 @@ typedef struct {
 } pendula_cornn_backward;
 
 typedef struct {
-    int64_t steps, batch, units;
+    int64_t steps, batch, units, inputs, every;
     int32_t threads;
+    const void *x;                   /* (T, B, I) */
     const void *w, *h, *alpha;       /* (N,) */
-    const void *drive;               /* (T, B, N) */
+    const void *V, *b;               /* (N, I), (N,) or null */
     const void *tau;                 /* (T, B) or null */
-    const int64_t *left;             /* (B,) steps that each sequence still has at the chunk's start, or null */
+    const int64_t *lengths;          /* (B,) or null */
     void *y, *z;                     /* in and out (B, N) */
-    void *outputs;                   /* out (T, B, N) */
+    void *outputs;                   /* out (T, B, N), zero in the padding */
+    void *s;                         /* out (T, B, N): tanh, or null if not wanted */
+    void *kept;                      /* out (K, 2, B, N): y, z before step every, 2 every, ...; null if not wanted */
+    void *scratch;
 } pendula_unicornn_forward;
 
 typedef struct {
-    int64_t steps, batch, units;
-    int32_t threads, rebuild;        /* rebuild: y is undone too, and `outputs` is not read */
-    const void *w, *h, *alpha;
-    const void *drive;
+    int64_t steps, batch, units, inputs, every;
+    int32_t threads;
+    const void *x;
+    const void *w, *h, *alpha, *V, *b;
     const void *tau;
-    const int64_t *left;
-    const void *before;              /* (B, N): y at the chunk's start; not read when rebuilding */
-    const void *outputs;             /* (T, B, N): y after each step of the chunk */
+    const int64_t *lengths;
+    const void *y0;                  /* (B, N), read with `outputs` only */
+    const void *outputs;             /* as the forward scan left them; null: y is undone too */
+    const void *s;                   /* as the forward scan left it; null: computed again */
+    const void *kept;                /* as the forward scan left it, or null */
     const void *by_outputs;          /* (T, B, N) or null */
-    void *y, *z;                     /* in and out (B, N): the state, at the chunk's end and then at its start */
+    const void *y, *z;               /* (B, N): the last state */
     void *by_y, *by_z;               /* in and out (B, N) */
-    void *by_drive;                  /* out (T, B, N) */
-    void *by_w, *by_h, *by_alpha;    /* added to (B, N) each */
-    void *by_tau;                    /* added to (T, B), or null */
+    void *by_x;                      /* out (T, B, I), or null if not wanted */
+    void *by_V;                      /* out (N, I) */
+    void *by_w, *by_h, *by_alpha, *by_b; /* out (B, N) each */
+    void *by_tau;                    /* out (T, B), or null */
+    void *scratch;
 } pendula_unicornn_backward;
 
 typedef struct {
@@ -130,6 +138,8 @@ PENDULA_API void pendula_in_large_pages(void *array, int64_t bytes);
 
 PENDULA_API int64_t pendula_cornn_forward_scratch(int64_t bytes, int64_t units, int64_t inputs, int64_t batch);
 PENDULA_API int64_t pendula_cornn_backward_scratch(const pendula_cornn_backward *arguments, int64_t bytes);
+PENDULA_API int64_t pendula_unicornn_forward_scratch(const pendula_unicornn_forward *arguments, int64_t bytes);
+PENDULA_API int64_t pendula_unicornn_backward_scratch(const pendula_unicornn_backward *arguments, int64_t bytes);
 PENDULA_API int64_t pendula_lem_forward_scratch(int64_t bytes, int64_t units, int64_t inputs, int64_t batch);
 PENDULA_API int64_t pendula_lem_backward_scratch(int64_t bytes, int64_t units, int64_t batch);
 

@@ -1,109 +1,320 @@
-// UnICORNN: a chunk of the scan of a slice of the batch, and its adjoint (spec sheet unicornn.md 1.2, 3.1, 3.2).
+// UnICORNN: the whole scan of a slice of the batch, and its adjoint (spec sheet unicornn.md 1.2, 3.1, 3.2).
 #include "isa.hpp"
 #include "lines.hpp"
+#include "product.hpp"
 
 namespace pendula {
 namespace PENDULA_ISA {
 namespace {
 
-// Some rows at a time go through all steps of the chunk, so that their states stay in the first cache.
-constexpr int64_t ELEMENTS_AT_ONCE = 1024;
+// Some rows at a time go through all steps, so that their states stay in the second cache.
+constexpr int64_t FORWARD_AT_ONCE = 1 << 15, BACKWARD_AT_ONCE = 1 << 13;
+// Rows of the drive's cotangents that are kept until the gradients of V and x are summed.
+constexpr int64_t ROWS_AT_ONCE = 256;
 
-int64_t rows_at_once(int64_t units) { return units < ELEMENTS_AT_ONCE ? ELEMENTS_AT_ONCE / units : 1; }
+int64_t rows_at_once(int64_t elements, int64_t units, int64_t rows) {
+    int64_t together = elements / units / ROWS * ROWS;
+    if (together < ROWS) together = ROWS;
+    return together < rows ? together : rows;
+}
+
+// The packed V and, with room for whole panels, w, h, alpha and b.
+template <typename T>
+struct Constants {
+    const T *V, *w, *h, *alpha, *b;
+    static int64_t size(int64_t units, int64_t inputs) { return padded<T>(units) * (inputs + 4); }
+    Constants(const void* from, int64_t units, int64_t inputs) {
+        const int64_t room = padded<T>(units);
+        V = static_cast<const T*>(from);
+        w = V + room * inputs;
+        h = w + room;
+        alpha = h + room;
+        b = alpha + room;
+    }
+    template <typename Arguments>
+    static void pack_into(T* to, const Arguments& a) {
+        const int64_t N = a.units, I = a.inputs, room = padded<T>(N);
+        pack(to, I, 0, static_cast<const T*>(a.V), I, N, 1, I);
+        const void* from[4] = {a.w, a.h, a.alpha, a.b};
+        for (int i = 0; i < 4; ++i) widen(to + room * (I + i), from[i], N, room);
+    }
+};
 
 }  // namespace
 
 template <typename T>
-void unicornn_forward_slice(const pendula_unicornn_forward& a, int64_t begin, int64_t end) {
-    const FlushDenormals guard;
-    const int64_t N = a.units, B = a.batch, together = rows_at_once(N);
-    const T *const w = static_cast<const T*>(a.w), *const h0 = static_cast<const T*>(a.h),
-                   *const alpha = static_cast<const T*>(a.alpha);
-    for (int64_t first = begin; first < end; first += together) {
-        const int64_t stop = first + together < end ? first + together : end;
-        for (int64_t t = 0; t < a.steps; ++t)
-            for (int64_t row = first; row < stop; ++row) {
-                const int64_t at = (t * B + row) * N;
-                T *const y_line = static_cast<T*>(a.y) + row * N, *const z_line = static_cast<T*>(a.z) + row * N;
-                T* const shown = static_cast<T*>(a.outputs) + at;
-                if (a.left && t >= a.left[row]) {
-                    for (int64_t c = 0; c < N; ++c) shown[c] = T(0);
-                    continue;
-                }
-                const T* const drive = static_cast<const T*>(a.drive) + at;
-                const T tau = a.tau ? static_cast<const T*>(a.tau)[t * B + row] : T(1);
-                for (int64_t c = 0; c < N; c += Vector<T>::size) {
-                    const Vec<T> h = load_up_to(h0, c, N) * tau;
-                    Vec<T> y = load_up_to(y_line, c, N), z = load_up_to(z_line, c, N);
-                    z -= h * (tanh<T>(load_up_to(w, c, N) * y + load_up_to(drive, c, N)) + load_up_to(alpha, c, N) * y);
-                    y += h * z;
-                    store_up_to(z_line, c, N, z);
-                    store_up_to(y_line, c, N, y);
-                    store_up_to(shown, c, N, y);
-                }
-            }
-    }
+int64_t unicornn_forward_scratch(const pendula_unicornn_forward& a) {
+    return Constants<T>::size(a.units, a.inputs) + 2 * a.batch * padded<T>(a.units);
 }
 
 template <typename T>
-void unicornn_backward_slice(const pendula_unicornn_backward& a, int64_t begin, int64_t end) {
+void unicornn_forward_pack(const pendula_unicornn_forward& a) {
+    Constants<T>::pack_into(static_cast<T*>(a.scratch), a);
+}
+
+// Sequences begin to end - 1, and of these the units of some panels: no unit sees another one of its layer.
+template <typename T>
+void unicornn_forward_slice(const pendula_unicornn_forward& a, int64_t begin, int64_t end, int64_t part, int64_t parts) {
     const FlushDenormals guard;
-    const int64_t N = a.units, B = a.batch, together = rows_at_once(N);
-    const T *const w0 = static_cast<const T*>(a.w), *const h0 = static_cast<const T*>(a.h),
-                   *const alpha0 = static_cast<const T*>(a.alpha);
+    const int64_t N = a.units, I = a.inputs, B = a.batch, room = padded<T>(N), panels = room / panel_width<T>();
+    const int64_t from = panels * part / parts * panel_width<T>();
+    const int64_t whole = panels * (part + 1) / parts * panel_width<T>(), to = whole < N ? whole : N;
+    const Constants<T> constants(a.scratch, N, I);
+    const Stretch taken[1] = {{0, I}};
+    const int64_t together = rows_at_once(FORWARD_AT_ONCE, N, end - begin);
     for (int64_t first = begin; first < end; first += together) {
-        const int64_t stop = first + together < end ? first + together : end;
-        for (int64_t t = a.steps - 1; t >= 0; --t)
-            for (int64_t row = first; row < stop; ++row) {
-                const int64_t at = (t * B + row) * N, own = row * N;
-                T* const by_drive = static_cast<T*>(a.by_drive) + at;
-                if (a.left && t >= a.left[row]) {
-                    for (int64_t c = 0; c < N; ++c) by_drive[c] = T(0);
+        const int64_t rows = first + together < end ? together : end - first;
+        T* const y_lines = static_cast<T*>(a.scratch) + Constants<T>::size(N, I) + 2 * first * room;
+        T* const z_lines = y_lines + rows * room;
+        for (int64_t r = 0; r < rows; ++r) {
+            const int64_t at = (first + r) * N + from;
+            widen(y_lines + r * room + from, static_cast<const T*>(a.y) + at, to - from, whole - from);
+            widen(z_lines + r * room + from, static_cast<const T*>(a.z) + at, to - from, whole - from);
+        }
+        for (int64_t t = 0; t < a.steps; ++t) {
+            if (a.kept && t && t % a.every == 0)
+                for (int64_t r = 0; r < rows; ++r) {
+                    T* const kept = static_cast<T*>(a.kept) + ((t / a.every - 1) * 2 * B + first + r) * N + from;
+                    copy(kept, y_lines + r * room + from, to - from);
+                    copy(kept + B * N, z_lines + r * room + from, to - from);
+                }
+            const T* const tau = a.tau ? static_cast<const T*>(a.tau) + t * B + first : nullptr;
+            T* const shown_lines = static_cast<T*>(a.outputs) + (t * B + first) * N;
+            T* const s_lines = a.s ? static_cast<T*>(a.s) + (t * B + first) * N : nullptr;
+            product<T>(static_cast<const T*>(a.x) + (t * B + first) * I, I, rows, taken, 1, constants.V, I, from, to,
+                       [&](int64_t r, int64_t column, Vec<T> sum) {
+                           T *const y_line = y_lines + r * room + column, *const z_line = z_lines + r * room + column;
+                           const Vec<T> y = load(y_line), z = load(z_line);
+                           Vec<T> h = load(constants.h + column);
+                           if (tau) h *= tau[r];
+                           const Vec<T> s = tanh<T>(load(constants.w + column) * y + (sum + load(constants.b + column)));
+                           Vec<T> z_new = z - h * (s + load(constants.alpha + column) * y);
+                           Vec<T> y_new = y + h * z_new, shown = y_new;
+                           if (a.lengths && t >= a.lengths[first + r]) {
+                               z_new = z;
+                               y_new = y;
+                               shown = Vec<T>{};
+                           }
+                           store(z_line, z_new);
+                           store(y_line, y_new);
+                           store_up_to(shown_lines + r * N, column, N, shown);
+                           if (s_lines) store_up_to(s_lines + r * N, column, N, s);
+                       });
+        }
+        for (int64_t r = 0; r < rows; ++r) {
+            const int64_t at = (first + r) * N + from;
+            copy(static_cast<T*>(a.y) + at, y_lines + r * room + from, to - from);
+            copy(static_cast<T*>(a.z) + at, z_lines + r * room + from, to - from);
+        }
+    }
+}
+
+namespace {
+
+// Inputs up to here are multiplied number by number: a panel of columns would be mostly padding.
+constexpr int64_t NARROW = 16;
+
+// Lines of a sequence in the backward pass, each with room for whole panels.
+enum Line { Y, Z, BY_Y, BY_Z, BY_W, BY_H, BY_ALPHA, BY_B, LINES };
+
+// How the scratch of the backward pass is laid out, in elements.
+template <typename T>
+struct Backward {
+    int64_t units, inputs, room, together, steps;
+    explicit Backward(const pendula_unicornn_backward& a)
+        : units(a.units),
+          inputs(a.inputs),
+          room(padded<T>(a.units)),
+          together(rows_at_once(BACKWARD_AT_ONCE, a.units, a.batch)),
+          steps(together < ROWS_AT_ONCE ? ROWS_AT_ONCE / together : 1) {
+        if (steps > a.steps) steps = a.steps;
+    }
+    bool wide() const { return inputs > NARROW; }
+    // V once more for the gradient of the input: packed, or narrow by columns
+    int64_t turned() const { return wide() ? padded<T>(inputs) * units : inputs * room; }
+    int64_t packed() const { return Constants<T>::size(units, inputs) + turned(); }
+    // sums of a thread: of V, or of narrow V by columns
+    int64_t sums() const { return wide() ? units * padded<T>(inputs) : inputs * room; }
+    // lines, step by step the cotangents of the drive and the input; a panel beyond its end may be read
+    int64_t thread() const {
+        return sums() + LINES * together * room + together * Vector<T>::size +
+               steps * together * (units + (wide() ? inputs : 0)) + panel_width<T>();
+    }
+    int64_t size(int64_t threads) const { return packed() + threads * thread(); }
+};
+
+}  // namespace
+
+template <typename T>
+int64_t unicornn_backward_scratch(const pendula_unicornn_backward& a) {
+    return Backward<T>(a).size(a.threads);
+}
+
+template <typename T>
+void unicornn_backward_pack(const pendula_unicornn_backward& a) {
+    const int64_t N = a.units, I = a.inputs;
+    const Backward<T> plan(a);
+    Constants<T>::pack_into(static_cast<T*>(a.scratch), a);
+    T* const turned = static_cast<T*>(a.scratch) + Constants<T>::size(N, I);
+    if (plan.wide())
+        pack(turned, N, 0, static_cast<const T*>(a.V), N, I, I, 1);
+    else
+        for (int64_t i = 0; i < I; ++i)
+            for (int64_t n = 0; n < plan.room; ++n)
+                turned[i * plan.room + n] = n < N ? static_cast<const T*>(a.V)[n * I + i] : T(0);
+}
+
+template <typename T>
+void unicornn_backward_slice(const pendula_unicornn_backward& a, int64_t begin, int64_t end, int64_t thread) {
+    const FlushDenormals guard;
+    constexpr int64_t L = Vector<T>::size;
+    const Backward<T> plan(a);
+    const int64_t N = a.units, I = a.inputs, B = a.batch, room = plan.room;
+    const Constants<T> constants(a.scratch, N, I);
+    const T* const turned = constants.b + room;
+    T* const sum_V = static_cast<T*>(a.scratch) + plan.packed() + thread * plan.thread();
+    T* const work = sum_V + plan.sums();
+    T* const by_tau = work + LINES * plan.together * room;
+    T *const p = by_tau + plan.together * L, *const took = p + plan.steps * plan.together * N;
+    for (int64_t i = 0; i < plan.sums(); ++i) sum_V[i] = T(0);
+    const Stretch taken[1] = {{0, I}}, adjoint[1] = {{0, N}};
+    for (int64_t first = begin; first < end; first += plan.together) {
+        const int64_t rows = first + plan.together < end ? plan.together : end - first;
+        const auto line = [&](Line which, int64_t r) { return work + (which * plan.together + r) * room; };
+        const auto state = [&](const void* y, const void* z) {
+            for (int64_t r = 0; r < rows; ++r) {
+                widen(line(Y, r), static_cast<const T*>(y) + (first + r) * N, N, room);
+                widen(line(Z, r), static_cast<const T*>(z) + (first + r) * N, N, room);
+            }
+        };
+        state(a.y, a.z);
+        for (int64_t r = 0; r < rows; ++r) {
+            widen(line(BY_Y, r), static_cast<const T*>(a.by_y) + (first + r) * N, N, room);
+            widen(line(BY_Z, r), static_cast<const T*>(a.by_z) + (first + r) * N, N, room);
+            for (int which = BY_W; which < LINES; ++which) widen<T>(line(Line(which), r), nullptr, N, room);
+        }
+        for (int64_t last = a.steps; last > 0; last -= plan.steps) {
+            const int64_t start = last > plan.steps ? last - plan.steps : 0;
+            for (int64_t t = last - 1; t >= start; --t) {
+                if (a.kept && t + 1 < a.steps && (t + 1) % a.every == 0) {
+                    const T* const kept = static_cast<const T*>(a.kept) + ((t + 1) / a.every - 1) * 2 * B * N;
+                    state(kept, kept + B * N);
+                }
+                const int64_t at = (t * B + first) * N;
+                T* const p_lines = p + (t - start) * rows * N;
+                const T* const x = static_cast<const T*>(a.x) + (t * B + first) * I;
+                const T* const s_lines = a.s ? static_cast<const T*>(a.s) + at : nullptr;
+                const T* const shown = a.by_outputs ? static_cast<const T*>(a.by_outputs) + at : nullptr;
+                const T* const before = !a.outputs ? nullptr
+                                        : t        ? static_cast<const T*>(a.outputs) + at - B * N
+                                                   : static_cast<const T*>(a.y0) + first * N;
+                const T* const tau = a.tau ? static_cast<const T*>(a.tau) + t * B + first : nullptr;
+                if (plan.wide()) copy(took + (t - start) * rows * I, x, rows * I);
+                if (tau)
+                    for (int64_t i = 0; i < rows * L; ++i) by_tau[i] = T(0);
+                const int64_t back = ahead_of(t, B * N, rows * N);
+                const auto undo = [&](int64_t r, int64_t c, Vec<T> sum) __attribute__((always_inline)) {
+                    T* const p_line = p_lines + r * N;
+                    if (a.lengths && t >= a.lengths[first + r]) {
+                        store_up_to(p_line, c, N, Vec<T>{});
+                        return;
+                    }
+                    if (before) expect(before + r * N + c - back);
+                    if (s_lines) expect(s_lines + r * N + c - back);
+                    if (shown) expect(shown + r * N + c - back);
+                    const Vec<T> w = load(constants.w + c), alpha = load(constants.alpha + c);
+                    const Vec<T> scale = load(constants.h + c), h = tau ? scale * tau[r] : scale;
+                    const Vec<T> z = load(line(Z, r) + c);
+                    const Vec<T> y = before ? load_up_to(before + r * N, c, N) : load(line(Y, r) + c) - h * z;
+                    const Vec<T> s = s_lines ? sum : tanh<T>(w * y + (sum + load(constants.b + c)));
+                    const Vec<T> f = s + alpha * y;
+                    Vec<T> gy = load(line(BY_Y, r) + c), gz = load(line(BY_Z, r) + c);
+                    if (shown) gy += load_up_to(shown + r * N, c, N);
+                    gz += h * gy;
+                    const Vec<T> pull = h * gz, by_drive = pull * (s * s - 1), by_h = gy * z - gz * f;
+                    store_up_to(p_line, c, N, by_drive);
+                    const auto add = [&](Line which, Vec<T> more) {
+                        T* const sum_line = line(which, r) + c;
+                        store(sum_line, load(sum_line) + more);
+                    };
+                    add(BY_W, by_drive * y);
+                    add(BY_H, tau ? by_h * tau[r] : by_h);
+                    add(BY_ALPHA, -pull * y);
+                    add(BY_B, by_drive);
+                    if (tau) store(by_tau + r * L, load(by_tau + r * L) + by_h * scale);
+                    store(line(BY_Y, r) + c, gy + by_drive * w - alpha * pull);
+                    store(line(BY_Z, r) + c, gz);
+                    if (!before) store(line(Y, r) + c, y);
+                    store(line(Z, r) + c, z + h * f);
+                };
+                if (s_lines)
+                    for (int64_t r = 0; r < rows; ++r)
+                        for (int64_t c = 0; c < N; c += L) undo(r, c, load_up_to(s_lines + r * N, c, N));
+                else
+                    product<T>(x, I, rows, taken, 1, constants.V, I, N, undo);
+                if (tau)
+                    for (int64_t r = 0; r < rows; ++r)
+                        static_cast<T*>(a.by_tau)[t * B + first + r] = total<T>(load(by_tau + r * L));
+                T* const by_x = a.by_x ? static_cast<T*>(a.by_x) + (t * B + first) * I : nullptr;
+                if (plan.wide()) {
+                    if (by_x)
+                        product<T>(p_lines, N, rows, adjoint, 1, turned, N, I, [&](int64_t r, int64_t c, Vec<T> sum) {
+                            store_up_to(by_x + r * I, c, I, sum);
+                        });
                     continue;
                 }
-                T *const y_line = static_cast<T*>(a.y) + own, *const z_line = static_cast<T*>(a.z) + own;
-                T *const by_y_line = static_cast<T*>(a.by_y) + own, *const by_z_line = static_cast<T*>(a.by_z) + own;
-                T *const by_w = static_cast<T*>(a.by_w) + own, *const by_h = static_cast<T*>(a.by_h) + own,
-                         *const by_alpha = static_cast<T*>(a.by_alpha) + own;
-                const T* const drive = static_cast<const T*>(a.drive) + at;
-                const T* const shown = a.by_outputs ? static_cast<const T*>(a.by_outputs) + at : nullptr;
-                const T* const kept = a.rebuild ? nullptr
-                                      : t       ? static_cast<const T*>(a.outputs) + at - B * N
-                                                : static_cast<const T*>(a.before) + own;
-                const T tau = a.tau ? static_cast<const T*>(a.tau)[t * B + row] : T(1);
-                Vec<T> by_tau = Vec<T>{};
-                for (int64_t c = 0; c < N; c += Vector<T>::size) {
-                    const Vec<T> w = load_up_to(w0, c, N), alpha = load_up_to(alpha0, c, N);
-                    const Vec<T> scale = load_up_to(h0, c, N), h = scale * tau;
-                    const Vec<T> z = load_up_to(z_line, c, N);
-                    const Vec<T> y = kept ? load_up_to(kept, c, N) : load_up_to(y_line, c, N) - h * z;
-                    const Vec<T> s = tanh<T>(w * y + load_up_to(drive, c, N)), f = s + alpha * y;
-                    Vec<T> gy = load_up_to(by_y_line, c, N), gz = load_up_to(by_z_line, c, N);
-                    if (shown) gy += load_up_to(shown, c, N);
-                    gz += h * gy;
-                    const Vec<T> p = -h * gz * (1 - s * s), of_h = gy * z - gz * f;
-                    store_up_to(by_drive, c, N, p);
-                    store_up_to(by_w, c, N, load_up_to(by_w, c, N) + p * y);
-                    store_up_to(by_h, c, N, load_up_to(by_h, c, N) + of_h * tau);
-                    store_up_to(by_alpha, c, N, load_up_to(by_alpha, c, N) - h * gz * y);
-                    by_tau += of_h * scale;
-                    store_up_to(by_y_line, c, N, gy + p * w - h * alpha * gz);
-                    store_up_to(by_z_line, c, N, gz);
-                    store_up_to(y_line, c, N, y);
-                    store_up_to(z_line, c, N, z + h * f);
-                }
-                if (a.by_tau) {
-                    T total = 0;
-                    for (int64_t i = 0; i < Vector<T>::size; ++i) total += by_tau[i];
-                    static_cast<T*>(a.by_tau)[t * B + row] += total;
-                }
+                for (int64_t i = 0; i < I; ++i)
+                    for (int64_t c = 0; c < N; c += L) {
+                        Vec<T> sum = load(sum_V + i * room + c);
+                        for (int64_t r = 0; r < rows; ++r) sum += all(x[r * I + i]) * load_up_to(p_lines + r * N, c, N);
+                        store(sum_V + i * room + c, sum);
+                    }
+                for (int64_t r = 0; by_x && r < rows; ++r)
+                    for (int64_t i = 0; i < I; ++i) {
+                        Vec<T> sum = Vec<T>{};
+                        for (int64_t c = 0; c < N; c += L)
+                            sum += load_up_to(p_lines + r * N, c, N) * load(turned + i * room + c);
+                        by_x[r * I + i] = total<T>(sum);
+                    }
+            }
+            if (plan.wide()) outer<T>(sum_V, N, I, p, N, took, I, (last - start) * rows);
+        }
+        const auto give = [&](void* to, Line which) {
+            for (int64_t r = 0; r < rows; ++r) copy(static_cast<T*>(to) + (first + r) * N, line(which, r), N);
+        };
+        give(a.by_y, BY_Y);
+        give(a.by_z, BY_Z);
+        give(a.by_w, BY_W);
+        give(a.by_h, BY_H);
+        give(a.by_alpha, BY_ALPHA);
+        give(a.by_b, BY_B);
+    }
+}
+
+// The sums of all threads, always in the same order.
+template <typename T>
+void unicornn_backward_sum(const pendula_unicornn_backward& a, int64_t threads) {
+    const Backward<T> plan(a);
+    const int64_t N = a.units, I = a.inputs, width = padded<T>(I);
+    for (int64_t i = 0; i < threads; ++i) {
+        const T* const sums = static_cast<const T*>(a.scratch) + plan.packed() + i * plan.thread();
+        for (int64_t n = 0; n < N; ++n)
+            for (int64_t k = 0; k < I; ++k) {
+                T* const into = static_cast<T*>(a.by_V) + n * I + k;
+                const T more = plan.wide() ? sums[n * width + k] : sums[k * plan.room + n];
+                *into = i ? *into + more : more;
             }
     }
 }
 
-#define PENDULA_FOR(T)                                                                            \
-    template void unicornn_forward_slice<T>(const pendula_unicornn_forward&, int64_t, int64_t);   \
-    template void unicornn_backward_slice<T>(const pendula_unicornn_backward&, int64_t, int64_t);
+#define PENDULA_FOR(T)                                                                                         \
+    template int64_t unicornn_forward_scratch<T>(const pendula_unicornn_forward&);                             \
+    template void unicornn_forward_pack<T>(const pendula_unicornn_forward&);                                   \
+    template void unicornn_forward_slice<T>(const pendula_unicornn_forward&, int64_t, int64_t, int64_t, int64_t); \
+    template int64_t unicornn_backward_scratch<T>(const pendula_unicornn_backward&);                           \
+    template void unicornn_backward_pack<T>(const pendula_unicornn_backward&);                                 \
+    template void unicornn_backward_slice<T>(const pendula_unicornn_backward&, int64_t, int64_t, int64_t);     \
+    template void unicornn_backward_sum<T>(const pendula_unicornn_backward&, int64_t);
 PENDULA_FOR(float)
 PENDULA_FOR(double)
 

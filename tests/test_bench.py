@@ -216,6 +216,12 @@ def test_ratios_are_of_medians() -> None:
     assert measure._compared(replace(case, threads=2), FORWARD, one, made(1.5), made(1.0))["speedup"] == 1.5
 
 
+def test_a_goal_beyond_the_floor_of_the_machine_is_called_so() -> None:
+    row = {"name": EAGER, "ratio": 2.6, "goal": 3.0}
+    assert show._verdict(row, 0.93) == "2.60x (goal 3x); the floor itself: 2.80x"
+    assert show._verdict(row, 0.5) == "2.60x (goal 3x)"
+
+
 def test_the_floor_is_a_fraction_of_the_time_taken() -> None:
     operations, moved = work(TINY, FORWARD)
     # the products take a second at the rate of sgemm, and the memory so many at that of the copy
@@ -276,7 +282,8 @@ def test_peak_memory_holds_the_outputs_and_a_process_that_dies_is_told() -> None
     case = Case("memory", "UnICORNN", 400, 64, 1, 128)
     (found,) = process.ask("memory", [case], who=OURS)
     outputs = 4 * case.steps * case.batch * case.units
-    assert outputs <= found["bytes"] <= 10 * outputs
+    # pages that the process had before are not counted
+    assert 0.95 * outputs <= found["bytes"] <= 10 * outputs
     (refused,) = process.ask("memory", [replace(case, network="Perceptron")], who=OURS)
     assert refused["refused"] == "its process ended with code 1: KeyError: 'Perceptron'"
 

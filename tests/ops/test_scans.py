@@ -21,8 +21,8 @@ from tests.contracts.layer import weigh
 
 pytestmark = pytest.mark.skipif(isinstance(native.load(), str), reason=f"{native.load()}")
 
-SIZES = [(1, 1, 1, 1), (2, 3, 37, 5), (63, 37, 3, 1), (63, 7, 64, 9), (70, 5, 130, 2)]
-"""T, B, N, I: odd ones, whole panels and beyond, more than one chunk."""
+SIZES = [(1, 1, 1, 1), (2, 3, 37, 5), (63, 37, 3, 1), (63, 7, 64, 9), (70, 5, 130, 2), (19, 8, 33, 70)]
+"""T, B, N, I: odd ones, whole panels and beyond, more than one chunk, inputs that make panels too."""
 NETWORKS: dict[str, tuple[type[Cell], dict[str, Any]]] = {
     "coRNN": (CoRNNCell, {"dt": 0.1, "gamma": 1.5, "epsilon": 2.0}),
     "coRNN implicit": (CoRNNCell, {"dt": 0.1, "gamma": 1.5, "epsilon": 2.0, "variant": "implicit"}),
@@ -35,8 +35,6 @@ NETWORKS: dict[str, tuple[type[Cell], dict[str, Any]]] = {
     "UnICORNN reversed": (UnICORNNCell, {"dt": 0.6, "alpha": 1.5, "memory": "reverse"}),
     "LEM": (LEMCell, {"dt": 0.7}),
 }
-# the others' drive is PyTorch's own product, whose sums depend on the shape
-FUSES_ITS_INPUT = ("coRNN", "LEM")
 EVERY_NETWORK = pytest.mark.parametrize("network", sorted(NETWORKS))
 ONE_OF_EACH = pytest.mark.parametrize("network", ["coRNN", "UnICORNN", "LEM"])
 INSTRUCTION_SETS = [] if isinstance(native.load(), str) else native.instruction_sets()
@@ -112,16 +110,27 @@ def test_numbers_and_gradients_are_those_of_the_reference(
         assert error <= 1e-12 * max(1.0, float(expected.abs().max())), (name, error)
 
 
-@EVERY_NETWORK
+@pytest.mark.parametrize("network", [name for name in NETWORKS if not name.startswith("UnICORNN")])
 @pytest.mark.parametrize("steps", [8, 9, 63])
 @pytest.mark.usefixtures("scratch_is_nan")
 def test_chunks_of_time_change_nothing(network: str, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for scan in (cornn, lem, unicornn):
+    for scan in (cornn, lem):
         monkeypatch.setattr(scan, "CACHED", 1)
     cell = made(network, 3, 37)
     given = case(cell, steps, 5, spans=True, lengths=True)
     reference, fused = everything(cell, given, "reference"), everything(cell, given, "fused")
     assert_close(fused, reference, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("network", [name for name in NETWORKS if name.startswith("UnICORNN")])
+@pytest.mark.parametrize("inputs", [2, 20])
+@pytest.mark.usefixtures("scratch_is_nan")
+def test_wide_layers_of_unicornn_take_some_sequences_after_the_others(network: str, inputs: int) -> None:
+    # 6 of the 13 at a time, and 42 of the 90 steps until gradients are summed
+    cell = made(network, inputs, 1400)
+    given = case(cell, 90, 13, spans=True, lengths=True)
+    reference, fused = everything(cell, given, "reference"), everything(cell, given, "fused")
+    assert_close(fused, reference, rtol=1e-11, atol=1e-11)
 
 
 @EVERY_NETWORK
@@ -153,7 +162,7 @@ def test_under_autocast_nothing_is_narrow_but_the_input(network: str) -> None:
 @pytest.mark.parametrize("seed", range(12))
 def test_any_shapes_strides_and_lengths_give_the_numbers_of_the_reference(network: str, seed: int) -> None:
     torch.manual_seed(seed)
-    steps, batch, units, inputs = (int(torch.randint(1, high, ())) for high in (90, 12, 70, 20))
+    steps, batch, units, inputs = (int(torch.randint(1, high, ())) for high in (90, 12, 70, 90))
     cell = made(network, inputs, units)
     given = case(cell, steps, batch, spans=seed % 2 == 1, lengths=seed % 3 == 1)
     # the same numbers with other strides: a transposed batch, a sliced feature axis, an expanded state
@@ -180,7 +189,7 @@ def test_threads_change_nothing_beyond_rounding_and_runs_repeat_bit_for_bit(netw
         torch.set_num_threads(1)
     for threads in (2, 3):
         # a sequence's own numbers don't depend on how the batch is shared out; sums over the batch do, by rounding
-        for name in ("outputs", "final0", "final1") if network.startswith(FUSES_ITS_INPUT) else ():
+        for name in ("outputs", "final0", "final1"):
             assert_close(found[threads][name], found[1][name], **tolerance.EXACT)
         assert_close(found[threads], found[1], **tolerance.FLOAT32)
 
@@ -192,8 +201,20 @@ def test_one_sequence_alone_has_the_bits_that_it_has_in_a_batch(network: str) ->
     together, _ = pendula.scan(cell, x, backend="fused")
     for b in range(9):
         alone, _ = pendula.scan(cell, x[:, b : b + 1], backend="fused")
-        exact = network.startswith(FUSES_ITS_INPUT)
-        assert_close(alone[:, 0], together[:, b], **(tolerance.EXACT if exact else tolerance.FLOAT32))
+        assert_close(alone[:, 0], together[:, b], **tolerance.EXACT)
+
+
+@pytest.mark.parametrize("network", ["coRNN", "UnICORNN"])
+def test_threads_share_the_units_of_few_sequences(network: str) -> None:
+    cell = made(network, 3, 200, torch.float32)
+    x = torch.randn(20, 2, 3)
+    alone, _ = pendula.scan(cell, x, backend="fused")
+    try:
+        torch.set_num_threads(3)
+        shared, _ = pendula.scan(cell, x, backend="fused")
+    finally:
+        torch.set_num_threads(1)
+    assert_close(shared, alone, **tolerance.EXACT)
 
 
 def arguments(network: str, *, spans: bool, lengths: bool) -> tuple[Any, tuple[Any, ...]]:
@@ -246,6 +267,11 @@ def arguments(network: str, *, spans: bool, lengths: bool) -> tuple[Any, tuple[A
 def test_the_operator_passes_pytorchs_own_check(network: str, spans: bool, lengths: bool) -> None:
     operator, given = arguments(network, spans=spans, lengths=lengths)
     torch.library.opcheck(operator, given)
+
+
+def test_the_operator_that_keeps_tanh_passes_pytorchs_own_check() -> None:
+    operator, given = arguments("UnICORNN", spans=True, lengths=True)
+    torch.library.opcheck(operator, (*given[:-2], unicornn.TANH, 1))
 
 
 @ONE_OF_EACH

@@ -28,7 +28,8 @@ def case_tables(found: dict[str, Any]) -> Iterator[Table | str]:
         yield f"{found['title']}\n  refused, nothing was timed: {found['refused']}\n"
         return
     for where, facts in found["passes"].items():
-        rows = [(r["name"], _ms(r["cpu_ms"]), _ms(r["wall_ms"]), _verdict(r)) for r in facts["contestants"]]
+        share = facts["floor"]["fraction"] if "floor" in facts else 1.0
+        rows = [(r["name"], _ms(r["cpu_ms"]), _ms(r["wall_ms"]), _verdict(r, share)) for r in facts["contestants"]]
         rows += [(name, "", "", why) for name, why in found["absent"].items()]
         yield simple_table(f"{found['title']}: {where}", ("", "ms CPU", "ms clock", "pendula is faster by"), rows)
         if "floor" in facts:
@@ -55,10 +56,15 @@ def memory_line(row: dict[str, Any]) -> str:
     return said + (f", {row['fraction']:.2f} of eager's{_goal(row, '')}" if "fraction" in row else "")
 
 
-def _verdict(row: dict[str, Any]) -> str:
+def _verdict(row: dict[str, Any], share: float) -> str:
+    """`share`: of pendula's time that the floor would take; a goal that even the floor would miss is called so."""
     if "speedup" in row:
         return f"two threads: {row['speedup']:.2f}x one{_goal(row, 'x')}"
-    return f"{row['ratio']:.2f}x{_goal(row, 'x')}" if "ratio" in row else ""
+    if "ratio" not in row:
+        return ""
+    most = row["ratio"] / share
+    beyond = row.get("goal") is not None and most < row["goal"]
+    return f"{row['ratio']:.2f}x{_goal(row, 'x')}" + (f"; the floor itself: {most:.2f}x" if beyond else "")
 
 
 def _goal(row: dict[str, Any], unit: str) -> str:

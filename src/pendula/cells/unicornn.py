@@ -49,11 +49,11 @@ class UnICORNNCell(ReversibleCell):
         dt: the largest time step an oscillator can take, positive; one number or one per oscillator. Each trains its
             own share s of it. Defaults of dt and alpha were chosen by measurement on validation data (``LOG.md``).
         alpha: stiffness, at least 0; one number or one per oscillator.
-        memory: what is kept for the backward pass. "store": the outputs, from which the velocities are rebuilt;
-            "checkpoint": the state at every `checkpoint_every`-th step, undone in between; "reverse": nothing but the
-            final state, whatever the number of steps; "tape": all, by PyTorch's autograd, for second derivatives. Where
-            alpha + min(w) < 0, or alpha = 0 and a w is negative, float32 can't undo many steps (sheet 3.3): "reverse"
-            then warns and uses checkpoints.
+        memory: what is kept for the backward pass. "store": the outputs, from which the velocities are rebuilt (and
+            behind more than 64 inputs, in the compiled scan, the tanh of each step); "checkpoint": the state at every
+            `checkpoint_every`-th step, undone in between; "reverse": nothing but the final state, whatever the number
+            of steps; "tape": all, by PyTorch's autograd, for second derivatives. Where alpha + min(w) < 0, or alpha = 0
+            and a w is negative, float32 can't undo many steps (sheet 3.3): "reverse" then warns and uses checkpoints.
         checkpoint_every: steps between two kept states.
 
     Shapes: drive (B, N); state y, z (B, N); output y.

@@ -43,19 +43,20 @@ class CoRNNBackward(ctypes.Structure):
 
 class UnICORNNForward(ctypes.Structure):
     _fields_ = [
-        *((name, _COUNT) for name in ("steps", "batch", "units")),
+        *((name, _COUNT) for name in ("steps", "batch", "units", "inputs", "every")),
         ("threads", _FLAG),
-        *((name, _POINTER) for name in ("w", "h", "alpha", "drive", "tau", "left", "y", "z", "outputs")),
+        *((name, _POINTER) for name in ("x", "w", "h", "alpha", "V", "b", "tau", "lengths")),
+        *((name, _POINTER) for name in ("y", "z", "outputs", "s", "kept", "scratch")),
     ]
 
 
 class UnICORNNBackward(ctypes.Structure):
     _fields_ = [
-        *((name, _COUNT) for name in ("steps", "batch", "units")),
-        *((name, _FLAG) for name in ("threads", "rebuild")),
-        *((name, _POINTER) for name in ("w", "h", "alpha", "drive", "tau", "left", "before", "outputs")),
-        *((name, _POINTER) for name in ("by_outputs", "y", "z", "by_y", "by_z", "by_drive")),
-        *((name, _POINTER) for name in ("by_w", "by_h", "by_alpha", "by_tau")),
+        *((name, _COUNT) for name in ("steps", "batch", "units", "inputs", "every")),
+        ("threads", _FLAG),
+        *((name, _POINTER) for name in ("x", "w", "h", "alpha", "V", "b", "tau", "lengths")),
+        *((name, _POINTER) for name in ("y0", "outputs", "s", "kept", "by_outputs", "y", "z", "by_y", "by_z")),
+        *((name, _POINTER) for name in ("by_x", "by_V", "by_w", "by_h", "by_alpha", "by_b", "by_tau", "scratch")),
     ]
 
 
@@ -78,7 +79,7 @@ class LEMBackward(ctypes.Structure):
     ]
 
 
-TYPES = {"lengths": torch.int64, "left": torch.int64}
+TYPES = {"lengths": torch.int64}
 TYPES |= dict.fromkeys(("by_dt", "by_gamma", "by_epsilon"), torch.float64)
 """Types of the arrays that don't have the type of the numbers."""
 
@@ -91,6 +92,8 @@ ENTRIES: dict[str, tuple[list[Any], Any]] = {
     "pendula_cornn_backward_scratch": ([ctypes.POINTER(CoRNNBackward), _COUNT], _COUNT),
     "pendula_cornn_forward_run": ([ctypes.POINTER(CoRNNForward), _COUNT], None),
     "pendula_cornn_backward_run": ([ctypes.POINTER(CoRNNBackward), _COUNT], None),
+    "pendula_unicornn_forward_scratch": ([ctypes.POINTER(UnICORNNForward), _COUNT], _COUNT),
+    "pendula_unicornn_backward_scratch": ([ctypes.POINTER(UnICORNNBackward), _COUNT], _COUNT),
     "pendula_unicornn_forward_run": ([ctypes.POINTER(UnICORNNForward), _COUNT], None),
     "pendula_unicornn_backward_run": ([ctypes.POINTER(UnICORNNBackward), _COUNT], None),
     "pendula_lem_forward_scratch": ([_COUNT] * 4, _COUNT),

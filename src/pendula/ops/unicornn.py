@@ -5,6 +5,7 @@ On a GPU the same operators run in Triton: `pendula.ops.gpu.unicornn`.
 
 from __future__ import annotations
 
+import ctypes
 import typing
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +16,10 @@ from torch import Tensor
 from pendula.ops import native
 from pendula.ops.gpu import device
 
-STORE, CHECKPOINT, REVERSE = range(3)
-CACHED = 1 << 16
-"""Numbers of the drive that are computed at once: what one product makes, the scan reads while it is in cache."""
+STORE, CHECKPOINT, REVERSE, TANH = range(4)
+"""What the backward pass has: the outputs; some states; the last state alone; the outputs and all tanh (no GPU)."""
+WIDE = 64
+"""Up to so many inputs the drive is computed again faster than its tanh is stored and read."""
 
 
 @torch.library.custom_op("pendula::unicornn_scan", mutates_args=())
@@ -37,37 +39,44 @@ def unicornn_scan(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Outputs (T, B, N), last y and z (B, N), and with CHECKPOINT the states at every `every`-th step (K, 2, B, N).
 
-    x (T, B, I); w, h, alpha (N,), h the step of each oscillator; the rest as in `pendula.cells.UnICORNNCell`.
+    x (T, B, I); w, h, alpha (N,), h the step of each oscillator; the rest as in `pendula.cells.UnICORNNCell`. With TANH
+    the last tensor has the tanh of all steps (T, B, N).
     """
     _check(x, y0, z0, w, h, alpha, V, b, tau, lengths)
     x, w, h, alpha, V = (a.contiguous() for a in (x, w, h, alpha, V))
+    b, tau, lengths = _contiguous(b, tau, lengths)
     steps, batch, units = x.shape[0], x.shape[1], w.shape[0]
     y, z = (s.clone(memory_format=torch.contiguous_format) for s in (y0, z0))
     outputs = native.fresh(x, steps, batch, units)
-    kept = []
-    for first, last in _chunks(steps, batch * units, memory, every):
-        if memory == CHECKPOINT and first:
-            kept.append(torch.stack((y, z)))
-        left, span = _part(lengths, tau, first, last)
-        arguments = native.structure(
-            native.UnICORNNForward,
-            x.dtype,
-            steps=last - first,
-            batch=batch,
-            units=units,
-            threads=torch.get_num_threads(),
-            w=w,
-            h=h,
-            alpha=alpha,
-            drive=_drive(x[first:last], V, b),
-            tau=span,
-            left=left,
-            y=y,
-            z=z,
-            outputs=outputs[first:last],
-        )
-        native.call("pendula_unicornn_forward_run", arguments, x.dtype)
-    return outputs, y, z, torch.stack(kept) if kept else x.new_empty(0, 2, batch, units)
+    kept = native.fresh(x, *_kept_size(steps, batch, units, memory, every))
+    arguments = native.structure(
+        native.UnICORNNForward,
+        x.dtype,
+        steps=steps,
+        batch=batch,
+        units=units,
+        inputs=x.shape[2],
+        every=every,
+        threads=torch.get_num_threads(),
+        x=x,
+        w=w,
+        h=h,
+        alpha=alpha,
+        V=V,
+        b=b,
+        tau=tau,
+        lengths=lengths,
+        y=y,
+        z=z,
+        outputs=outputs,
+        s=kept if memory == TANH else None,
+        kept=kept if memory == CHECKPOINT else None,
+    )
+    size = native.library().pendula_unicornn_forward_scratch(ctypes.byref(arguments), x.itemsize)
+    scratch = x.new_empty(size)
+    arguments.scratch = scratch.data_ptr()
+    native.call("pendula_unicornn_forward_run", arguments, x.dtype)
+    return outputs, y, z, kept
 
 
 @unicornn_scan.register_fake
@@ -75,8 +84,8 @@ def _(x: Tensor, y0: Tensor, z0: Tensor, w: Tensor, *rest: Any) -> tuple[Tensor,
     memory, every = rest[-2:]
     steps, batch, units = x.shape[0], x.shape[1], w.shape[0]
     last = [x.new_empty(batch, units) for _ in range(2)]
-    kept = (steps - 1) // every if memory == CHECKPOINT else 0
-    return x.new_empty(steps, batch, units), last[0], last[1], x.new_empty(kept, 2, batch, units)
+    kept = x.new_empty(_kept_size(steps, batch, units, memory, every))
+    return x.new_empty(steps, batch, units), last[0], last[1], kept
 
 
 @unicornn_scan.register_kernel("cuda")
@@ -113,56 +122,55 @@ def unicornn_scan_backward(
     _check(x, y0, z0, w, h, alpha, V, b, tau, lengths)
     steps, batch, units = x.shape[0], x.shape[1], w.shape[0]
     _check_kept(x, units, memory, every, by_outputs, by_y, by_z, outputs, y, z, kept)
-    x, w, h, alpha, V, y0 = (a.contiguous() for a in (x, w, h, alpha, V, y0))
-    outputs = outputs.contiguous() if memory == STORE else outputs
-    by_outputs = None if by_outputs is None else by_outputs.contiguous()
-    y, z = (s.clone(memory_format=torch.contiguous_format) for s in (y, z))
+    x, y0, w, h, alpha, V, y, z = (a.contiguous() for a in (x, y0, w, h, alpha, V, y, z))
+    b, tau, lengths, by_outputs = _contiguous(b, tau, lengths, by_outputs)
+    kept, outputs = kept.contiguous(), outputs.contiguous()
     state_y, state_z = (
         torch.zeros_like(y) if g is None else g.clone(memory_format=torch.contiguous_format) for g in (by_y, by_z)
     )
-    sums = [x.new_zeros(batch, units) for _ in range(3)]
-    by_x, by_V, by_b = native.fresh(x, *x.shape) if input else x.new_empty(0), torch.zeros_like(V), x.new_zeros(units)
-    by_tau = x.new_empty(0) if tau is None else torch.zeros_like(tau, memory_format=torch.contiguous_format)
-    for first, last in reversed(_chunks(steps, batch * units, memory, every)):
-        if memory == CHECKPOINT and last < steps:
-            y, z = (part.clone() for part in kept[last // every - 1])
-        left, span = _part(lengths, tau, first, last)
-        p = x.new_empty(last - first, batch, units)
-        arguments = native.structure(
-            native.UnICORNNBackward,
-            x.dtype,
-            steps=last - first,
-            batch=batch,
-            units=units,
-            threads=torch.get_num_threads(),
-            rebuild=memory != STORE,
-            w=w,
-            h=h,
-            alpha=alpha,
-            drive=_drive(x[first:last], V, b),
-            tau=span,
-            left=left,
-            before=outputs[first - 1] if first and memory == STORE else y0,
-            outputs=outputs[first:last] if memory == STORE else None,
-            by_outputs=None if by_outputs is None else by_outputs[first:last],
-            y=y,
-            z=z,
-            by_y=state_y,
-            by_z=state_z,
-            by_drive=p,
-            by_w=sums[0],
-            by_h=sums[1],
-            by_alpha=sums[2],
-            by_tau=None if tau is None else by_tau[first:last],
-        )
-        native.call("pendula_unicornn_backward_run", arguments, x.dtype)
-        rows = p.flatten(0, 1)
-        with native.full_precision():
-            by_V.addmm_(rows.mT, x[first:last].flatten(0, 1))
-            if input:
-                torch.mm(rows, V, out=by_x[first:last].view(-1, x.shape[2]))
-        by_b += rows.sum(0)
-    return [by_x, state_y, state_z, *(part.sum(0) for part in sums), by_V, by_b, by_tau]
+    sums = [x.new_empty(batch, units) for _ in range(4)]
+    by_x, by_V = native.fresh(x, *x.shape) if input else x.new_empty(0), torch.empty_like(V)
+    by_tau = x.new_empty(0) if tau is None else torch.empty_like(tau)
+    arguments = native.structure(
+        native.UnICORNNBackward,
+        x.dtype,
+        steps=steps,
+        batch=batch,
+        units=units,
+        inputs=x.shape[2],
+        every=every,
+        threads=torch.get_num_threads(),
+        x=x,
+        w=w,
+        h=h,
+        alpha=alpha,
+        V=V,
+        b=b,
+        tau=tau,
+        lengths=lengths,
+        y0=y0,
+        outputs=outputs if memory in (STORE, TANH) else None,
+        s=kept if memory == TANH else None,
+        kept=kept if memory == CHECKPOINT else None,
+        by_outputs=by_outputs,
+        y=y,
+        z=z,
+        by_y=state_y,
+        by_z=state_z,
+        by_x=by_x if input else None,
+        by_V=by_V,
+        by_w=sums[0],
+        by_h=sums[1],
+        by_alpha=sums[2],
+        by_b=sums[3],
+        by_tau=None if tau is None else by_tau,
+    )
+    size = native.library().pendula_unicornn_backward_scratch(ctypes.byref(arguments), x.itemsize)
+    scratch = x.new_empty(size)
+    arguments.scratch = scratch.data_ptr()
+    native.call("pendula_unicornn_backward_run", arguments, x.dtype)
+    by_w, by_h, by_alpha, by_b = (part.sum(0) for part in sums)
+    return [by_x, state_y, state_z, by_w, by_h, by_alpha, by_V, by_b, by_tau]
 
 
 @unicornn_scan_backward.register_fake
@@ -195,7 +203,7 @@ def _(*given: Any) -> list[Tensor]:
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, y0, z0, w, h, alpha, V, b, tau, lengths, memory, every = inputs
     outputs, y, z, kept = output
-    shown = outputs if memory == STORE else x.new_empty(0)
+    shown = outputs if memory in (STORE, TANH) else x.new_empty(0)
     ctx.save_for_backward(x, y0, z0, w, h, alpha, V, b, tau, lengths, shown, y, z, kept)
     ctx.memory, ctx.every = memory, every
     ctx.set_materialize_grads(False)
@@ -214,27 +222,14 @@ def _backward(ctx: Any, by_outputs: Any, by_y: Any, by_z: Any, _: Any) -> tuple[
 unicornn_scan.register_autograd(_backward, setup_context=_setup)
 
 
-def _chunks(steps: int, width: int, memory: int, every: int) -> list[tuple[int, int]]:
-    if memory == CHECKPOINT:
-        length = every
-    else:
-        length = max(8, CACHED // width)
-        if torch.get_num_threads() > 1:
-            # PyTorch's threads wait busily behind each product, and hold up the scan's: few products, not many
-            length = max(length, -(-steps // 8))
-    return [(first, min(first + length, steps)) for first in range(0, steps, length)]
+def _contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
+    return [None if t is None else t.contiguous() for t in tensors]
 
 
-def _drive(x: Tensor, V: Tensor, b: Tensor | None) -> Tensor:
-    rows = x.flatten(0, 1)
-    with native.full_precision():
-        drive = torch.mm(rows, V.mT) if b is None else torch.addmm(b, rows, V.mT)
-    return drive.view(x.shape[0], x.shape[1], -1)
-
-
-def _part(lengths: Tensor | None, tau: Tensor | None, first: int, last: int) -> tuple[Tensor | None, Tensor | None]:
-    left = None if lengths is None else (lengths - first).clamp(min=0).contiguous()
-    return left, None if tau is None else tau[first:last].contiguous()
+def _kept_size(steps: int, batch: int, units: int, memory: int, every: int) -> tuple[int, ...]:
+    if memory == TANH:
+        return steps, batch, units
+    return (steps - 1) // every if memory == CHECKPOINT else 0, 2, batch, units
 
 
 def _check(x: Tensor, *others: Tensor | None) -> None:
@@ -251,8 +246,8 @@ def _check_kept(x: Tensor, n: int, memory: int, every: int, *others: Tensor | No
     names = ("by_outputs", "by_y", "by_z", "outputs", "y", "z", "kept")
     steps, batch = x.shape[:2]
     shown, state = (steps, batch, n), (batch, n)
-    count = (steps - 1) // every if memory == CHECKPOINT else 0
-    sizes = [shown, state, state, shown if memory == STORE else (0,), state, state, (count, 2, batch, n)]
+    outputs = shown if memory in (STORE, TANH) else (0,)
+    sizes = [shown, state, state, outputs, state, state, _kept_size(steps, batch, n, memory, every)]
     native.check("unicornn_scan_backward", x, dict(zip(names, zip(others, sizes, strict=True), strict=True)))
 
 
@@ -287,6 +282,9 @@ class UnICORNNScan:
         mode = {"store": STORE, "checkpoint": CHECKPOINT, "reverse": REVERSE}[memory]
         alpha = alpha.expand(w.shape[0])
         x = x.to(w.dtype)
+        if mode == STORE and x.shape[2] > WIDE and not x.is_cuda and torch.is_grad_enabled():
+            given = (x, *state, w, h, alpha, V, b, tau)
+            mode = TANH if any(t is not None and t.requires_grad for t in given) else mode
         outputs, y, z, _ = unicornn_scan(x, *state, w, h, alpha, V, b, tau, lengths, mode, every)
         return outputs, (y, z)
 
