@@ -25,6 +25,7 @@ BEGIN, END = "<!-- results: written by `make docs` from results/ -->", "<!-- end
 STUDY = "<!-- study: written by `make docs` from results/search/ -->", "<!-- end of study -->"
 SPREAD = "<!-- spread: written by `make docs` from results/search/ -->", "<!-- end of spread -->"
 HALF = "<!-- half: written by `make docs` from results/search/ -->", "<!-- end of half -->"
+SURROGATES = "<!-- surrogates: written by `make docs` from results/search/ -->", "<!-- end of surrogates -->"
 COST = "<!-- cost: written by `make docs` from results/bench/dfa.json -->", "<!-- end of cost -->"
 FOLDER = Path(__file__).parent / "networks"
 NOTICE = "<!-- written by `make docs` from the docstring of the cell: edit that -->"
@@ -82,8 +83,15 @@ def results() -> dict[Path, str]:
         ROOT / "docs" / "results.md": tables(found),
         readme: _between(readme.read_text(), BEGIN, END, summary(others)),
         dfa: _between(_between(dfa.read_text(), BEGIN, END, summary(rules)), *COST, costs()),
-        nago: _between(_between(_between(nago.read_text(), *STUDY, study()), *SPREAD, spread()), *HALF, half_hour()),
+        nago: searches(nago.read_text()),
     }
+
+
+def searches(page: str) -> str:
+    """The page of searches with the tables of what was measured."""
+    for marks, made in ((STUDY, study), (SPREAD, spread), (SURROGATES, surrogates), (HALF, half_hour)):
+        page = _between(page, *marks, made())
+    return page
 
 
 def _between(text: str, begin: str, end: str, made: str) -> str:
@@ -171,6 +179,27 @@ def spread() -> str:
             if values:
                 cells = [problem, name, str(len(values)), _mean(values), f"{min(values):.1%}", f"{max(values):.1%}"]
                 lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+PREDICTED_BY = {"constant": "one normal for all", "gp": "Gaussian process", "bnn": "Bayesian network"}
+
+
+def surrogates() -> str:
+    """How well each surrogate predicts generators that it hasn't seen, as `benchmarks/surrogates.py` measured it."""
+    told = json.loads((ROOT / "results" / "search" / "surrogates.json").read_text())
+    lines = [
+        "| problem | generators | their networks | surrogate | negative log-likelihood | of the middle one | error |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for problem, found in told["problems"].items():
+        known = found["generators"]
+        sizes = [str(len(known)), str(sum(len(values) for _, values in known))]
+        for name, each in found["surrogates"].items():
+            likelihood, middle, error = ([one[key] for one in each] for key in ("nll", "median_nll", "rmse"))
+            span = f"{fmean(likelihood):.2f} ({min(likelihood):.2f} to {max(likelihood):.2f})"
+            cells = [problem, *sizes, PREDICTED_BY[name], span, f"{fmean(middle):.2f}", f"{fmean(error):.1%}"]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import torch
 
 pytest.importorskip("optuna", reason="a search runs on Optuna")
 pytest.importorskip("networkx", reason="graphs are drawn by networkx")
@@ -19,6 +20,7 @@ from pendula.experiment import Experiment, read_config
 from pendula.nas.networks import build_task
 from pendula.nas.report import open_search
 from pendula.nas.worker import NETWORKS, PENALISED
+from pendula.search import bayesian
 from pendula.search.optimise import REPEATS
 from pendula.tune.places import holders
 from tests.nas.spaces import DISCRETE, WriteSpace
@@ -130,6 +132,31 @@ def test_several_objectives_have_a_front(write_space: WriteSpace, capsys: pytest
         found = [(float(row["loss"]), float(row["memory"])) for row in csv.DictReader(file)]
     front = [a for a in found if not any(b != a and b[0] <= a[0] and b[1] <= a[1] for b in found)]
     assert len(list(Path("told").glob("best-*.toml"))) == len(front)
+
+
+def test_the_network_of_the_paper_proposes_the_points_of_a_search(
+    write_space: WriteSpace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("botorch", reason="several objectives are BoTorch's")
+    seen = []
+
+    def learn(points: torch.Tensor, values: torch.Tensor, *, seed: int) -> bayesian.Networks:
+        seen.append(values.shape)
+        return drawn(points, values, seed=seed)
+
+    drawn = bayesian.learn
+    monkeypatch.setattr(bayesian, "learn", learn)
+    generator = DISCRETE.replace("density = 1.0\n", "").replace("{ low = 1, high = 2 }", "1")
+    search = "trials = 4\nsamples = 2\noptimiser = 'mobo'\nsurrogate = 'bnn'\n"
+    assert main(["search", "run", str(write_space(search, generator))]) == 0
+    # one variable: two trials begin, each with two networks of two objectives
+    assert seen == [(4, 2), (6, 2)]
+    assert len({tuple(point.values()) for point in points()}) == 4
+    assert main(["search", "report", str(HOME)]) == 0
+    assert json.loads((HOME / "report-1" / "best-1.json").read_text())["space"]["search"]["surrogate"] == "bnn"
+    said(capsys)
+    assert main(["search", "run", str(write_space(search.replace("bnn", "gp"), generator))]) == 3
+    assert "the study small was started with another search" in said(capsys)
 
 
 def test_a_report_never_writes_over_another_one(write_space: WriteSpace, capsys: pytest.CaptureFixture[str]) -> None:

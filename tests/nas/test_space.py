@@ -48,12 +48,23 @@ def test_a_space_of_whole_numbers_knows_how_many_points_it_has() -> None:
     assert len({tuple(point.items()) for point in every}) == 12
 
 
-def test_what_the_study_keeps_says_the_same_space() -> None:
-    made = space(
-        {"optimiser": "mobo", "objectives": ["loss", "memory"], "merge": "concat", "generator": {"density": 1}}
-    )
+@pytest.mark.parametrize(
+    "search",
+    [
+        {"optimiser": "mobo", "objectives": ["loss", "memory"], "merge": "concat", "generator": {"density": 1}},
+        {"optimiser": "mobo", "surrogate": "bnn"},
+        {"optimiser": "bohb"},
+    ],
+)
+def test_what_the_study_keeps_says_the_same_space(search: dict[str, Any]) -> None:
+    made = space(search)
     again = GeneratorSpace.from_dict("here", made.identity())
     assert again == made
+
+
+def test_what_is_kept_names_the_surrogate_where_there_is_one() -> None:
+    kept = [space({"optimiser": name}).identity()["search"] for name in ("mobo", "bohb", "random")]
+    assert [each.get("surrogate") for each in kept] == ["gp", None, None]
 
 
 def test_the_same_seed_gives_the_same_network_and_another_one_another() -> None:
@@ -92,6 +103,9 @@ REFUSED = [
     ({"head": 3}, {}, "search of recurrent has no 'head'"),
     ({"limit": 0}, {}, "search.limit must be a whole number, at least 1"),
     ({"optimiser": "bob"}, {}, "search.optimiser must be one of random, bohb, mobo, got 'bob' (did you mean 'bohb'?)"),
+    ({"optimiser": "mobo", "surrogate": "bn"}, {}, "search.surrogate must be one of gp, bnn, got 'bn' (did you mean"),
+    ({"optimiser": "bohb", "surrogate": "bnn"}, {}, "search.surrogate is for mobo, and search.optimiser is bohb"),
+    ({"surrogate": "gp"}, {}, "search.surrogate is for mobo, and search.optimiser is random: leave it out"),
     ({"objectives": ["loss", "speed"]}, {}, "search.objectives must be one of"),
     ({"objectives": ["loss", "loss"]}, {}, "search.objectives must differ"),
     ({"objectives": ["loss", "memory"], "optimiser": "bohb"}, {}, "bohb has one objective"),

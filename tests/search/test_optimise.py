@@ -1,4 +1,4 @@
-"""Optimisers: the brackets and volumes of the sheet, noise from repeats, and proposals that know what is pending."""
+"""Optimisers: the brackets and volumes of the sheet, and what all surrogates have in common."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from tests import tolerance
 optuna = pytest.importorskip("optuna", reason="the optimisers are Optuna's and BoTorch's")
 pytest.importorskip("botorch", reason="several objectives are BoTorch's")
 
+from pendula.search import bayesian, gaussian  # noqa: E402
 from pendula.search.optimise import (  # noqa: E402
     REPEATS,
-    Hypervolume,
+    SURROGATES,
+    Proposals,
     brackets,
     front,
     hyperband,
     hypervolume,
-    noise,
-    propose,
     sampler,
 )
 
 IMAGES = variables("images")
+surrogates = pytest.mark.parametrize("surrogate", SURROGATES)
 
 
 @pytest.mark.parametrize(
@@ -82,16 +83,6 @@ def test_no_point_of_the_front_is_dominated() -> None:
     assert sorted([*kept, *dominated]) == list(range(40))
 
 
-def test_noise_is_the_variance_of_the_mean_drawn_towards_that_of_all() -> None:
-    # variances 2 and 8 with one degree of freedom each: 5 in all, and two more repeats of it for each point
-    found = noise([[0.0, 2.0], [0.0, 4.0], [1.0]])
-    assert found == pytest.approx([(2 + 10) / 3 / 2, (8 + 10) / 3 / 2, 5.0])
-
-
-def test_points_without_repeats_have_no_known_noise() -> None:
-    assert noise([[1.0], [2.0]]) == [0.0, 0.0]
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_values_come_back_from_the_unit_cube(kind: str) -> None:
     searched = variables(kind)
@@ -118,31 +109,88 @@ def toy(points: torch.Tensor) -> torch.Tensor:
     return torch.stack((-((points[:, 0] - 0.3) ** 2) - away, -((points[:, 0] - 0.7) ** 2) - away), 1)
 
 
-def test_proposals_lie_near_the_trade_offs() -> None:
-    torch.manual_seed(0)
-    points = torch.rand(12, 2, dtype=torch.float64)
-    values = toy(points)
-    new = propose(points, values, torch.full_like(values, 1e-6), count=2, seed=1)
+def alone(values: torch.Tensor) -> list[list[list[float]]]:
+    """Values of points with one network each."""
+    return [[[value] for value in row] for row in values.tolist()]
+
+
+def random_points(count: int, seed: int) -> torch.Tensor:
+    return torch.rand(count, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_proposals_of_the_processes_lie_near_the_trade_offs() -> None:
+    points = random_points(12, 0)
+    new = gaussian.propose(points, alone(toy(points)), count=2, seed=1)
     assert bool(((new[:, 0] > 0.2) & (new[:, 0] < 0.8) & ((new[:, 1] - 0.5).abs() < 0.2)).all())
 
 
-def test_a_proposal_keeps_away_from_what_is_pending() -> None:
-    torch.manual_seed(0)
-    points = torch.rand(12, 2, dtype=torch.float64)
-    values = toy(points)
-    first = propose(points, values, torch.full_like(values, 1e-6), seed=1)
-    second = propose(points, values, torch.full_like(values, 1e-6), seed=1, pending=first)
+@pytest.mark.parametrize(("wider", "low", "high"), [(-0.1, 0.25, 0.35), (0.1, 0.65, 0.75)])
+def test_of_the_trade_offs_the_network_takes_the_one_it_knows_least(
+    wider: float, low: float, high: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def learn(points: torch.Tensor, values: torch.Tensor, *, seed: int) -> Any:
+        # it knows the means, and is a little less sure to one side
+        return lambda x: (toy(x).unsqueeze(0), (0.01 * (1 + wider * x[:, :1])).expand(-1, 2).unsqueeze(0))
+
+    monkeypatch.setattr(bayesian, "learn", learn)
+    points = random_points(12, 0)
+    ((across, along),) = bayesian.propose(points, alone(toy(points)), seed=1).tolist()
+    assert low < across < high
+    assert abs(along - 0.5) < 0.1
+
+
+@surrogates
+def test_a_proposal_keeps_away_from_what_is_pending(surrogate: str) -> None:
+    points = random_points(12, 0)
+    repeats, propose = alone(toy(points)), SURROGATES[surrogate]
+    first = propose(points, repeats, seed=1)
+    second = propose(points, repeats, seed=1, pending=first)
     assert float((first - second).norm()) > 0.02
 
 
-def test_a_proposal_is_a_function_of_its_seed_and_leaves_random_numbers_alone() -> None:
-    points = torch.rand(8, 2, dtype=torch.float64)
-    values = toy(points)
-    before, threads = torch.get_rng_state(), torch.get_num_threads()
-    found = [propose(points, values, torch.zeros_like(values), seed=3) for _ in range(2)]
+@surrogates
+def test_proposals_at_once_keep_away_from_one_another(surrogate: str) -> None:
+    points = random_points(12, 0)
+    new = SURROGATES[surrogate](points, alone(toy(points)), count=3, seed=1)
+    assert new.shape == (3, 2)
+    assert float(torch.pdist(new).min()) > 0.02
+
+
+@surrogates
+def test_a_proposal_is_a_function_of_its_seed_and_leaves_random_numbers_alone(
+    surrogate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quicker(monkeypatch)
+    points = random_points(8, 0)
+    found = []
+    for number in (0, 1):
+        torch.manual_seed(number)
+        before = torch.get_rng_state()
+        found.append(SURROGATES[surrogate](points, alone(toy(points)), seed=3))
+        assert_close(torch.get_rng_state(), before, **tolerance.EXACT)
     assert_close(*found, **tolerance.EXACT)
-    assert_close(torch.get_rng_state(), before, **tolerance.EXACT)
-    assert torch.get_num_threads() == threads
+
+
+def quicker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks that have hardly moved: for claims that don't ask how good they are."""
+    monkeypatch.setattr(bayesian, "WARM_UP", 20)
+    monkeypatch.setattr(bayesian, "APART", 2)
+
+
+def test_proposals_of_the_papers_network_gain_more_than_random_points() -> None:
+    gained = []
+    for seed in range(3):
+        # as a search begins
+        engine: Any = torch.quasirandom.SobolEngine
+        begun = engine(2, scramble=True, seed=seed).draw(8, dtype=torch.float64)
+        points = begun
+        for number in (0, 1):
+            new = bayesian.propose(points, alone(toy(points)), count=4, seed=10 * seed + number)
+            points = torch.cat((points, new))
+        others = torch.cat((begun, random_points(8, seed)))
+        proposed, random = (hypervolume(toy(found).tolist(), (-0.3, -0.3)) for found in (points, others))
+        gained.append(proposed / random)
+    assert min(gained) > 1.05
 
 
 def told(study: Any, count: int) -> list[dict[str, Any]]:
@@ -159,12 +207,48 @@ def told(study: Any, count: int) -> list[dict[str, Any]]:
     return seen
 
 
-def test_a_study_of_two_objectives_goes_from_even_points_to_proposals() -> None:
-    study = optuna.create_study(directions=["maximize", "minimize"], sampler=Hypervolume(IMAGES, 0, start=4))
-    seen = told(study, 6)
-    assert len({tuple(values.values()) for values in seen}) == 6
-    again = optuna.create_study(directions=["maximize", "minimize"], sampler=Hypervolume(IMAGES, 0, start=4))
-    assert told(again, 6) == seen
+@surrogates
+def test_a_study_of_two_objectives_goes_from_even_points_to_proposals(
+    surrogate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quicker(monkeypatch)
+    asked: list[int] = []
+    propose = SURROGATES[surrogate]
+    monkeypatch.setitem(SURROGATES, surrogate, lambda *given, **named: asked.append(1) or propose(*given, **named))
+    seen = []
+    for _ in range(2):
+        made = Proposals(IMAGES, 0, surrogate=surrogate, start=4)
+        seen.append(told(optuna.create_study(directions=["maximize", "minimize"], sampler=made), 6))
+    assert seen[0] == seen[1]
+    assert len({tuple(values.values()) for values in seen[0]}) == 6
+    assert len(asked) == 2 * 2
+
+
+def test_a_proposal_leaves_the_threads_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, meanwhile = torch.get_num_threads(), []
+
+    def propose(points: torch.Tensor, repeats: Any, **named: Any) -> torch.Tensor:
+        meanwhile.append(torch.get_num_threads())
+        return points[:1]
+
+    monkeypatch.setitem(SURROGATES, "gp", propose)
+    made = Proposals(IMAGES, 0, start=2, threads=before + 1)
+    told(optuna.create_study(directions=["maximize", "minimize"], sampler=made), 3)
+    assert (meanwhile, torch.get_num_threads()) == ([before + 1], before)
+
+
+def test_what_is_less_is_better_where_the_study_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def propose(points: torch.Tensor, repeats: Any, **named: Any) -> torch.Tensor:
+        seen.extend(repeats)
+        return points[:1]
+
+    monkeypatch.setitem(SURROGATES, "gp", propose)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=Proposals(IMAGES, 0, start=2))
+    told(study, 3)
+    kept = [trial.user_attrs[REPEATS] for trial in study.trials[:2]]
+    assert seen == [[accuracy, [-size for size in sizes]] for accuracy, sizes in kept]
 
 
 def test_two_workers_never_get_the_same_point() -> None:
@@ -175,7 +259,7 @@ def test_two_workers_never_get_the_same_point() -> None:
             storage=storage,
             directions=["maximize", "minimize"],
             load_if_exists=True,
-            sampler=Hypervolume(IMAGES, 0, start=4),
+            sampler=Proposals(IMAGES, 0, start=4),
         )
         for _ in range(2)
     ]
@@ -195,6 +279,11 @@ def test_one_objective_is_searched_by_optuna(optimiser: str) -> None:
         values = {variable.name: variable.suggest(trial) for variable in IMAGES}
         study.tell(trial, float(generator("images", values).operations))
     assert len({tuple(trial.params.values()) for trial in study.trials}) == 12
+
+
+def test_another_surrogate_is_refused() -> None:
+    with pytest.raises(ValueError, match="surrogate must be one of gp, bnn, got 'gpp'"):
+        sampler("mobo", IMAGES, surrogate="gpp")(0)
 
 
 def test_another_optimiser_is_refused() -> None:

@@ -17,7 +17,7 @@ from pendula._check import DataError, at_least_zero, finite_number, known_keys, 
 from pendula.learn.training import Training
 from pendula.search import recurrent
 from pendula.search.graphs import derived_seed
-from pendula.search.optimise import OPTIMISERS
+from pendula.search.optimise import OPTIMISERS, SURROGATES
 from pendula.search.variables import KINDS, PHYSICS, Variable, decode, variables
 
 METRICS = ("accuracy", "loss")
@@ -42,6 +42,7 @@ class GeneratorSpace:
         around: what else is said of the networks: see `AROUND`.
         generator: numbers of the generator that are fixed, and tables with low and high that narrow a range.
         optimiser: "random", "bohb" or "mobo".
+        surrogate: of "mobo", "gp" (Gaussian processes) or "bnn" (the Bayesian network of the paper).
         objectives: the metric of the task first, then costs; when empty the metric, and for "mobo" the parameters too.
         trials: points, over all workers and starts.
         samples: networks that are drawn of a point.
@@ -58,6 +59,7 @@ class GeneratorSpace:
     around: Mapping[str, Any]
     generator: Mapping[str, Any]
     optimiser: str = "random"
+    surrogate: str = "gp"
     objectives: tuple[str, ...] = ()
     trials: int = 50
     samples: int = 1
@@ -73,6 +75,7 @@ class GeneratorSpace:
         if at_least_zero("search.repeated", self.repeated) > 1:
             raise ValueError(f"search.repeated must be a share, from 0 to 1, got {self.repeated}")
         one_of("search.optimiser", self.optimiser, OPTIMISERS)
+        one_of("search.surrogate", self.surrogate, SURROGATES)
         for name in self.objectives:
             one_of("search.objectives", name, (*METRICS, *COSTS))
         if len(set(self.objectives)) < len(self.objectives):
@@ -119,6 +122,8 @@ class GeneratorSpace:
             )
         made = cls(name, dict(data.get("task", {})), train, around=around, generator=_flat(generator), **search)
         epochs = Training(**train).epochs
+        if "surrogate" in search and made.optimiser != "mobo":
+            raise ValueError(f"search.surrogate is for mobo, and search.optimiser is {made.optimiser}: leave it out")
         if made.optimiser == "bohb" and made.least_epochs > epochs:
             raise ValueError(f"search.least_epochs must be at most train.epochs, got {made.least_epochs} and {epochs}")
         return made
@@ -189,6 +194,8 @@ class GeneratorSpace:
         """What must not change while a study goes on, as JSON has it: the tables of the file but for the trials."""
         own = [f.name for f in fields(self) if f.name not in ("name", "task", "train", "around", "trials")]
         search = {**{name: getattr(self, name) for name in own}, **self.around}
+        if self.optimiser != "mobo":
+            del search["surrogate"]
         plain: dict[str, Any] = json.loads(json.dumps({"task": self.task, "train": self.train, "search": search}))
         return plain
 

@@ -55,7 +55,7 @@ def open_study(space: GeneratorSpace, home: Path, storage: str | None, task: Tas
     Errors: DataError when the storage can't be used, or the study was started with another space.
     """
     named = objectives(space, task)
-    make = sampler(space.optimiser, space.searched)
+    make = sampler(space.optimiser, space.searched, surrogate=space.surrogate)
     pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
     if space.optimiser == "bohb":
         pruner = hyperband(space.least_epochs, Training(**space.train).epochs * space.samples)

@@ -1,7 +1,7 @@
 """Optimisers of generators, from libraries: random search, multi-fidelity TPE with Hyperband, multi-objective BoTorch.
 
 Spec sheet ``nago.md`` 4 and 10. A point of a search is a generator; the networks drawn from it tell its value, by their
-mean, and its noise, by their spread.
+mean, and its noise, by their spread. What several objectives are modelled by is in `gaussian` and `bayesian`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from statistics import fmean, variance
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from pendula._check import DataError, one_of, positive_int
+from pendula.search import bayesian, gaussian
 from pendula.search.graphs import derived_seed
 from pendula.search.variables import Variable, decode, encode
 
@@ -30,13 +30,28 @@ from optuna.trial import FrozenTrial, TrialState
 OPTIMISERS = ("random", "bohb", "mobo")
 REPEATS = "repeats"
 """Attribute of a trial: for each objective the values of the networks that were drawn."""
-SAMPLES, RESTARTS, RAW = 128, 4, 64
-PRIOR = 2.0
-"""How many repeats the noise of all points together counts for in that of one point."""
+
+
+class Propose(Protocol):
+    """New points of the unit cube from what is known: the face of `gaussian.propose` and `bayesian.propose`."""
+
+    def __call__(
+        self,
+        points: Tensor,
+        repeats: Sequence[Sequence[Sequence[float]]],
+        *,
+        pending: Tensor | None = None,
+        count: int = 1,
+        seed: int = 0,
+    ) -> Tensor: ...
+
+
+SURROGATES: dict[str, Propose] = {"gp": gaussian.propose, "bnn": bayesian.propose}
+"""What several objectives are modelled by: Gaussian processes, or the Bayesian network of the paper."""
 
 
 def sampler(
-    optimiser: str, searched: Sequence[Variable], *, threads: int = 1
+    optimiser: str, searched: Sequence[Variable], *, surrogate: str = "gp", threads: int = 1
 ) -> Callable[[int], optuna.samplers.BaseSampler]:
     """A sampler of Optuna for a seed.
 
@@ -44,12 +59,13 @@ def sampler(
         optimiser: "random"; "bohb": multivariate TPE, to go with the pruner of `hyperband`; "mobo": for several
             objectives.
         searched: the variables.
-        threads: of the Gaussian processes; more than there are cores make them many times slower.
+        surrogate: of "mobo", one of `SURROGATES`.
+        threads: of the surrogate; more than there are cores make it many times slower.
     """
     makers: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
         "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
         "bohb": lambda seed: optuna.samplers.TPESampler(multivariate=True, seed=seed),
-        "mobo": lambda seed: Hypervolume(searched, seed, threads=threads),
+        "mobo": lambda seed: Proposals(searched, seed, surrogate=surrogate, threads=threads),
     }
     return makers[one_of("optimiser", optimiser, OPTIMISERS)]
 
@@ -83,24 +99,6 @@ def brackets(least: int, most: int, factor: int = 2) -> list[list[tuple[int, int
     return found
 
 
-def noise(repeats: Sequence[Sequence[float]]) -> list[float]:
-    """Variance of the mean of each point's repeats.
-
-    The variance of a point is drawn towards that of all points together, as few repeats say little of it; a point
-    without repeats has the latter. Zero where no point has any.
-
-    Args:
-        repeats: of each point, at least one.
-    """
-    spread = [(variance(values) if len(values) > 1 else 0.0, len(values) - 1) for values in repeats]
-    freedom = sum(free for _, free in spread)
-    pooled = sum(found * free for found, free in spread) / freedom if freedom else 0.0
-    return [
-        (found * free + pooled * PRIOR) / (free + PRIOR) / len(values)
-        for (found, free), values in zip(spread, repeats, strict=True)
-    ]
-
-
 def front(values: Sequence[Sequence[float]]) -> list[int]:
     """The places of the points that no other one dominates; more is better in all objectives."""
     _need_botorch()
@@ -123,83 +121,30 @@ def hypervolume(values: Sequence[Sequence[float]], reference: Sequence[float]) -
     return float(Volume(torch.tensor(reference, dtype=torch.float64)).compute(best))
 
 
-def propose(
-    points: Tensor,
-    values: Tensor,
-    variances: Tensor,
-    *,
-    pending: Tensor | None = None,
-    count: int = 1,
-    seed: int = 0,
-    threads: int = 1,
-) -> Tensor:
-    """New points by the noisy expected hypervolume improvement (qLogNEHVI), one Gaussian process per objective.
-
-    Args:
-        points: (n, d) in the unit cube.
-        values: (n, m) of the objectives, more is better.
-        variances: (n, m) of these values, given to the processes as they are; zeros: the processes find one noise.
-        pending: (k, d) that are being evaluated elsewhere.
-        count: of new points.
-        seed: of the random numbers within.
-        threads: of PyTorch meanwhile.
-
-    Returns: (count, d).
-    """
-    _need_botorch()
-    from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
-    from botorch.fit import fit_gpytorch_mll
-    from botorch.models.gp_regression import SingleTaskGP
-    from botorch.models.model_list_gp_regression import ModelListGP
-    from botorch.optim.optimize import optimize_acqf
-    from botorch.sampling.normal import SobolQMCNormalSampler
-    from botorch.utils.multi_objective.hypervolume import infer_reference_point
-    from botorch.utils.multi_objective.pareto import is_non_dominated
-    from gpytorch.mlls import SumMarginalLogLikelihood
-
-    centre, scale = values.mean(0), values.std(0).clamp_min(1e-12)
-    scaled, given = (values - centre) / scale, variances / scale**2
-    with _quietly(seed, threads):
-        processes = [
-            SingleTaskGP(
-                points,
-                scaled[:, [m]],
-                # a floor: a process of no noise at all can't be computed with points that are close
-                given[:, [m]].clamp_min(1e-6) if bool((given[:, m] > 0).any()) else None,
-                outcome_transform=None,
-            )
-            for m in range(values.shape[1])
-        ]
-        model = ModelListGP(*processes)
-        fit_gpytorch_mll(SumMarginalLogLikelihood(model.likelihood, model))
-        acquisition = qLogNoisyExpectedHypervolumeImprovement(
-            model,
-            infer_reference_point(scaled[is_non_dominated(scaled)]),
-            points,
-            sampler=SobolQMCNormalSampler(torch.Size([SAMPLES]), seed=seed),
-            prune_baseline=True,
-            X_pending=pending,
-        )
-        bounds = torch.tensor([[0.0], [1.0]], dtype=points.dtype).expand(2, points.shape[1])
-        found, _ = optimize_acqf(acquisition, bounds, count, RESTARTS, raw_samples=RAW, sequential=True)
-    new: Tensor = found.detach()
-    return new
-
-
-class Hypervolume(optuna.samplers.BaseSampler):
-    """A sampler for several objectives: the first trials fill the space evenly, the others come from `propose`.
+class Proposals(optuna.samplers.BaseSampler):
+    """A sampler for several objectives: the first trials fill the space evenly, the others are proposed.
 
     What a trial gets depends on the seed, its number and the trials that are told; those that run are pending.
 
     Args:
         searched: the variables.
         seed: of the study; each trial's own numbers follow from it and the number of the trial.
-        start: completed trials that the processes need; twice as many as variables when None.
-        threads: see `propose`.
+        surrogate: one of `SURROGATES`.
+        start: completed trials that the surrogate needs; twice as many as variables when None.
+        threads: of PyTorch while it proposes.
     """
 
-    def __init__(self, searched: Sequence[Variable], seed: int, *, start: int | None = None, threads: int = 1) -> None:
+    def __init__(
+        self,
+        searched: Sequence[Variable],
+        seed: int,
+        *,
+        surrogate: str = "gp",
+        start: int | None = None,
+        threads: int = 1,
+    ) -> None:
         _need_botorch()
+        self.propose = SURROGATES[one_of("surrogate", surrogate, SURROGATES)]
         self.searched, self.seed, self.threads = tuple(searched), seed, threads
         self.start = 2 * len(self.searched) if start is None else positive_int("start", start, least=2)
 
@@ -218,17 +163,15 @@ class Hypervolume(optuna.samplers.BaseSampler):
             return decode(self.searched, even.draw(1)[0].tolist())
         sign = [1.0 if way == optuna.study.StudyDirection.MAXIMIZE else -1.0 for way in study.directions]
         repeats = [t.user_attrs.get(REPEATS, [[value] for value in t.values]) for t in told]
-        means = [[s * fmean(own) for s, own in zip(sign, each, strict=True)] for each in repeats]
-        spreads = [noise([each[m] for each in repeats]) for m in range(len(sign))]
+        better = [[[s * one for one in own] for s, own in zip(sign, each, strict=True)] for each in repeats]
         running = [t for t in trials if t.state == TrialState.RUNNING]
-        new = propose(
-            self._points(told),
-            torch.tensor(means, dtype=torch.float64),
-            torch.tensor(spreads, dtype=torch.float64).T,
-            pending=self._points(running) if running else None,
-            seed=_mixed(self.seed, trial.number),
-            threads=self.threads,
-        )
+        with _threads(self.threads):
+            new = self.propose(
+                self._points(told),
+                better,
+                pending=self._points(running) if running else None,
+                seed=_mixed(self.seed, trial.number),
+            )
         return decode(self.searched, new[0].tolist())
 
     def sample_independent(
@@ -259,13 +202,11 @@ def _mixed(seed: int, number: int) -> int:
 
 
 @contextmanager
-def _quietly(seed: int, threads: int) -> Iterator[None]:
-    """Random numbers and threads of PyTorch as they were before, afterwards."""
+def _threads(count: int) -> Iterator[None]:
+    """Threads of PyTorch meanwhile."""
     before = torch.get_num_threads()
-    torch.set_num_threads(positive_int("threads", threads))
+    torch.set_num_threads(positive_int("threads", count))
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            yield
+        yield
     finally:
         torch.set_num_threads(before)
