@@ -120,7 +120,8 @@ class Newton(nn.Module):
         self.report: NewtonReport | None = None
 
     def forward(self, x: Tensor) -> Any:
-        return pendula.scan(self.cell, x, method="newton", report=self.keep)
+        # what rivals over thousands of steps may differ by, too: see `measured`
+        return pendula.scan(self.cell, x, method="newton", tolerance=5e-3, report=self.keep)
 
     def keep(self, report: NewtonReport) -> None:
         self.report = report

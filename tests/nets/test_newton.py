@@ -76,19 +76,30 @@ def compared(cell: UnICORNNCell, x: Tensor, **options: Any) -> tuple[NewtonRepor
     return report, found, pendula.scan(cell, x)[0]
 
 
-@pytest.mark.parametrize("setting", SETTINGS, ids=[s[0] for s in SETTINGS])
+@pytest.mark.parametrize("setting", [*SETTINGS, ("hard", *HARD), ("chaotic", *CHAOTIC)], ids=lambda s: s[0])
 @pytest.mark.parametrize("kind", ["white", "smooth"])
-def test_it_equals_stepping_in_the_published_settings(setting: tuple, kind: str) -> None:
-    report, found, expected = compared(*driven(*setting[1:], 784, kind, batch=3, units=8))
-    assert report.fallback is None
+@pytest.mark.parametrize("steps", [784, 4096, 17984])
+def test_it_equals_stepping_or_is_stepping_which_it_says(setting: tuple, kind: str, steps: int) -> None:
+    cell, x = driven(*setting[1:], steps, kind)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        report, found, expected = compared(cell, x)
     assert off(found, expected) < 1e-5
+    words = [str(w.message) for w in said if not issubclass(w.category, pendula.StabilityWarning)]
+    assert words == ([] if report.fallback is None else [f"UnICORNN runs step by step: {report.fallback}"])
+    assert torch.equal(found, expected) is (report.fallback is not None)
+    if setting in SETTINGS:
+        assert report.steps == steps
+        # float32 has not the digits for the rest: see the errors of stepping itself over 17984 steps, below
+        if steps == 784 or (steps == 4096 and (setting[0], kind) != ("EigenWorms 2", "smooth")):
+            assert report.fallback is None
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=[s[0] for s in SETTINGS])
 @pytest.mark.parametrize("steps", [4096, 17984])
 def test_it_equals_stepping_over_thousands_of_steps(setting: tuple, steps: int) -> None:
     cell, x = driven(*setting[1:], steps)
-    report, found, expected = compared(cell, x)
+    report, found, expected = compared(cell, x, tolerance=0.1)
     assert report.fallback is None
     # where float32 itself does not say more, the report says so
     assert off(found, expected) < max(1e-5, 2 * report.difference)
@@ -96,18 +107,6 @@ def test_it_equals_stepping_over_thousands_of_steps(setting: tuple, steps: int) 
         exact, _ = pendula.scan(cell.double(), x.double())
     # and it is no farther from the truth than stepping is
     assert off(found, exact) < 3 * off(expected, exact) + 1e-6
-
-
-@pytest.mark.parametrize("setting", [*SETTINGS, ("hard", *HARD), ("chaotic", *CHAOTIC)], ids=lambda s: s[0])
-@pytest.mark.parametrize("steps", [784, 4096, 17984])
-def test_a_demanded_tolerance_is_kept_by_stepping_where_it_must(setting: tuple, steps: int) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        report, found, expected = compared(*driven(*setting[1:], steps), tolerance=1e-5)
-    assert off(found, expected) < 1e-5
-    assert torch.equal(found, expected) is (report.fallback is not None)
-    if setting in SETTINGS and steps <= 4096:
-        assert report.fallback is None
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 63, WINDOW, WINDOW + 1, 2 * WINDOW + 37])
@@ -186,7 +185,7 @@ def test_a_trajectory_that_rounding_decides_is_stepped_and_said() -> None:
 
 
 def test_no_difference_at_all_is_what_stepping_alone_has() -> None:
-    with pytest.warns(UserWarning, match="differ by more than 0 of its size"):
+    with pytest.warns(UserWarning, match="may differ by more than tolerance=0 of its size"):
         report, found, expected = compared(*driven(1.0, 0.1, 1.0, 50), tolerance=0)
     assert torch.equal(found, expected)
     assert 0 < report.difference < 1e-5

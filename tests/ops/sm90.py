@@ -1,9 +1,11 @@
 """Compile the kernels for an H100 or H200 on any machine, and count what their machine code has: a JSON line for each.
 
     TRITON_INTERPRET=0 python -m tests.ops.sm90 CASE ...
+    TRITON_INTERPRET=0 python -m tests.ops.sm90 --every NETWORK ...
 
-The launchers run as on a GPU, up to the launch: what is compiled is what would run. The Triton wheel has the compiler
-and the disassembler.
+With `--every` it is all options of a network's kernels in all combinations, and what needs memory for want of registers
+is an error. The launchers run as on a GPU, up to the launch: what is compiled is what would run. The Triton wheel has
+the compiler and the disassembler.
 """
 
 from __future__ import annotations
@@ -14,10 +16,10 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pendula.ops.gpu import device
@@ -92,101 +94,39 @@ def census(compiled: Any) -> dict[str, Any]:
     }
 
 
-def empty(*shape: int) -> Tensor:
-    return torch.empty(shape)
-
-
-def unicornn(steps: int, batch: int, units: int, inputs: int, memory: int, **options: Any) -> None:
-    from pendula.ops.gpu import unicornn as scan
-
-    x, state, V = empty(steps, batch, inputs), empty(batch, units), empty(units, inputs)
-    w, h, alpha, b = (empty(units) for _ in range(4))
-    tau = empty(steps, batch) if options.get("spans") else None
-    lengths = torch.ones(batch, dtype=torch.int64) if options.get("lengths") else None
-    given = (x, state, state, w, h, alpha, V, b, tau, lengths)
-    outputs, y, z, kept = scan.forward(*given, memory, 64)
-    shown = outputs if memory == 0 else empty(0)
-    scan.backward(outputs, y, z, *given, shown, y, z, kept, memory, 64, bool(options.get("input", True)))
-
-
-def cornn(steps: int, batch: int, units: int, inputs: int, products: int, **options: Any) -> None:
-    from pendula.ops.gpu import cornn as scan
-
-    x, state, V = empty(steps, batch, inputs), empty(batch, units), empty(units, inputs)
-    W, dt, b = empty(units, units), empty(units), empty(units)
-    tau = empty(steps, batch) if options.get("spans") else None
-    lengths = torch.ones(batch, dtype=torch.int64) if options.get("lengths") else None
-    given, implicit = (x, state, state, W, W, V), bool(options.get("implicit"))
-    outputs, _, _, tanhs, kept = scan.forward(*given, b, dt, dt, dt, tau, lengths, implicit, True, products)
-    scan.backward(
-        outputs,
-        None,
-        None,
-        *given,
-        dt,
-        dt,
-        dt,
-        tau,
-        lengths,
-        outputs,
-        tanhs,
-        kept,
-        implicit,
-        True,
-        bool(options.get("constants")),
-        products,
-    )
-
-
-def newton(steps: int, batch: int, units: int, inputs: int, **options: Any) -> None:
-    from pendula.ops.gpu import newton as scan
-
-    x, state, V = empty(steps, batch, inputs), empty(batch, units), empty(units, inputs)
-    w, h, alpha, b = (empty(units) for _ in range(4))
-    tau = empty(steps, batch) if options.get("spans") else None
-    lengths = torch.ones(batch, dtype=torch.int64) if options.get("lengths") else None
-    scan.forward(x, state, state, w, h, alpha, V, b, tau, lengths)
-
-
-CASES: dict[str, Any] = {
-    "cornn": lambda: cornn(784, 128, 128, 1, 0),
-    "cornn-half": lambda: cornn(784, 128, 128, 1, 1),
-    "cornn-bfloat16": lambda: cornn(784, 128, 128, 1, 2),
-    "cornn-64": lambda: cornn(784, 128, 64, 9, 0),
-    "cornn-lengths": lambda: cornn(130, 5, 128, 9, 0, lengths=True),
-    "cornn-spans": lambda: cornn(130, 5, 128, 9, 0, spans=True),
-    "cornn-irregular": lambda: cornn(130, 5, 100, 9, 0, spans=True, lengths=True, implicit=True, constants=True),
-    "cornn-256": lambda: cornn(784, 128, 256, 1, 0),
-    "cornn-512-half": lambda: cornn(784, 128, 512, 9, 1),
-    "cornn-wide-irregular": lambda: cornn(130, 5, 500, 9, 0, spans=True, lengths=True, implicit=True, constants=True),
-    "unicornn": lambda: unicornn(784, 128, 256, 256, 0),
-    "unicornn-first-layer": lambda: unicornn(784, 128, 256, 1, 0, input=False),
-    "unicornn-checkpoints": lambda: unicornn(1024, 128, 256, 256, 1),
-    "unicornn-reversed-long": lambda: unicornn(1088, 8, 32, 32, 2),
-    "unicornn-irregular": lambda: unicornn(130, 8, 32, 32, 0, spans=True, lengths=True),
-    "unicornn-first-layer-irregular": lambda: unicornn(130, 8, 32, 2, 0, spans=True, lengths=True),
-    "newton": lambda: newton(17984, 8, 32, 32),
-    "newton-irregular": lambda: newton(130, 8, 32, 2, spans=True, lengths=True),
-}
-
-
-def main(names: list[str]) -> None:
+def count(cases: Mapping[str, Callable[[], None]]) -> Iterator[dict[str, Any]]:
+    """What the machine code of each kernel has that a case would launch."""
     from triton.runtime import driver
 
     driver.set_active(H100())
-    case = ""
+    found: list[dict[str, Any]] = []
 
     def compile_only(kernel: Any, programs: int, like: Tensor, *, warps: int, **arguments: Any) -> None:
-        options = {"FAST": True, "num_warps": warps, "enable_fp_fusion": True}
-        compiled = kernel.warmup(**arguments, **options, grid=(programs,))
+        compiled = kernel.warmup(**arguments, FAST=True, **device.options(warps), grid=(programs,))
         chosen = {name: value for name, value in arguments.items() if name.isupper() and isinstance(value, int)}
-        line = {"case": case, "kernel": kernel.__name__, "warps": warps, **chosen, **census(compiled)}
-        print(json.dumps(line), flush=True)
+        found.append({"kernel": kernel.__name__, "warps": warps, **chosen, **census(compiled)})
 
     device.launch = compile_only
-    for case in names or CASES:
-        CASES[case]()
+    for case, run in cases.items():
+        run()
+        yield from ({"case": case, **line} for line in found)
+        found.clear()
+
+
+def main(arguments: list[str]) -> int:
+    from tests.ops.sm90_cases import CASES, NETWORKS, combinations, some
+
+    if arguments[:1] in (["--every"], ["--some"]):
+        choose = combinations if arguments[0] == "--every" else some
+        cases = {name: run for network in arguments[1:] or NETWORKS for name, run in choose(network).items()}
+    else:
+        cases = {name: CASES[name] for name in arguments or CASES}
+    spilled = 0
+    for line in count(cases):
+        spilled += line["spilled"]
+        print(json.dumps(line), flush=True)
+    return int(arguments[:1] == ["--every"] and spilled > 0)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -25,8 +25,8 @@ from tests.ops.on_triton import DEVICE, NEEDS_KERNELS, everything
 from tests.ops.test_scans import arguments, case
 from tests.ops.test_triton import both, errors, on_fake_gpu, rounded
 
-SIZES = [(1, 1, 1, 1), (7, 18, 37, 5)]
-"""T, B, N, I: alone; odd, more sequences than a program has."""
+SIZES = [(1, 1, 1, 1), (7, 18, 37, 5), (3, 2, 48, 1)]
+"""T, B, N, I: alone; odd, more sequences than a program has; a width that isn't made wider."""
 
 
 def gradients(products: int | None, size: float, units: int = 37) -> list[Tensor]:

@@ -80,10 +80,18 @@ class TestKernels:
 
     def test_short_steps_that_add_up_lose_no_digits(self) -> None:
         cell, x = driven(*SETTINGS[0][1:], 3000, batch=1, units=1)
-        _, found = solved(cell.to(DEVICE), x.to(DEVICE))
+        report, found = solved(cell.to(DEVICE), x.to(DEVICE))
+        assert report.fallback is None
         with torch.no_grad():
             exact, _ = pendula.scan(cell.cpu().double(), x.double(), backend="reference")
         assert off(found.cpu(), exact) < 2e-6
+
+    def test_stepping_loses_no_digit_of_short_steps_either(self) -> None:
+        cell, x = driven(*SETTINGS[0][1:], 600, batch=2, units=8)
+        with torch.no_grad():
+            found, _ = pendula.scan(cell.to(DEVICE), x.to(DEVICE), backend="fused")
+            exact, _ = pendula.scan(cell.cpu().double(), x.double(), backend="reference")
+        assert off(found.cpu(), exact) < 3e-6
 
     @pytest.mark.parametrize(
         ("size", "spans", "lengths"),

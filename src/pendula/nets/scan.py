@@ -49,7 +49,8 @@ def scan(
             stalls, or rounding decides the result, the sequential scan runs instead, and a warning says so once.
             On a GPU it is one call, if `backend` lets it.
         tolerance: for "newton": by how much, as a share of the largest values, it may differ from the sequential scan
-            (estimated; two float32 runs of thousands of steps differ by some 1e-5). None: by 5e-3, in float64 6e-6.
+            (estimated; two float32 runs of thousands of steps differ by some 1e-5). None: by 1e-5; pass
+            more for sequences of tens of thousands of steps.
         report: for "newton": called with the `NewtonReport` of the scan: iterations, and why there was a fallback.
 
     Returns:

@@ -105,7 +105,10 @@ def forward(
     for t in range(steps):
         # added behind the products, which take longer than it does to come
         now = drive_at(drive, x, V_n, b_n, t, stride, place, s, batch, inside, INPUTS)
-        now_tau = tl.load(tau + batch.to(tl.int64) * t + s, mask=s < batch, other=0.0) if tau is not None else 0.0
+        now_tau = 0.0
+        if tau is not None:
+            now_tau = tl.load(tau + s, mask=s < batch, other=0.0)
+            tau += batch
         y_high, y_low = operand(y, PRODUCTS, FAST)
         z_high, z_low = operand(z, PRODUCTS, FAST)
         # the sums start at zero: what the drive adds in float32 is not in the way of the products

@@ -104,12 +104,18 @@ def check(name: str, x: Tensor, given: Mapping[str, tuple[Tensor | None, tuple[i
             )
 
 
+def options(warps: int) -> dict[str, Any]:
+    """How every kernel is compiled, for programs of so many warps."""
+    # left to itself the compiler puts numbers aside in memory so that more programs fit beside each other
+    return {"num_warps": warps, "enable_fp_fusion": True, "maxnreg": 255}
+
+
 def launch(kernel: Any, programs: int, like: Tensor, *, warps: int, **arguments: Any) -> None:
     """Start a kernel beside the tensor; a tensor on the processor means Triton's interpreter."""
     place = torch.cuda.device(like.device) if like.is_cuda else contextlib.nullcontext()
     with place:
         # the interpreter knows no machine instructions
-        kernel[(programs,)](**arguments, FAST=like.is_cuda, num_warps=warps, enable_fp_fusion=True)
+        kernel[(programs,)](**arguments, FAST=like.is_cuda, **options(warps))
 
 
 def full_precision() -> torch.autocast:

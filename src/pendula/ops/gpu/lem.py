@@ -10,6 +10,9 @@ from torch import Tensor
 from pendula.ops.gpu import device, lem_kernels
 from pendula.ops.gpu.product import BLOCK, FOUR_HELD, LARGEST, WARP, packed, padded_to
 
+WIDTH = 16
+"""Units are a multiple of it: of any other width each number has an address of its own, and registers run out."""
+
 
 def forward(
     x: Tensor,
@@ -27,10 +30,18 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """What `lem_scan` gives; all z are kept."""
     steps, batch, units = _check(x, y0, z0, W, W_y, V, b, dt, tau, lengths)
+    wide_units = -(-units // WIDTH) * WIDTH
+    if wide_units != units:
+        wide = _weights(wide_units, W, W_y, V)
+        y0, z0, dt = (_sized(a, wide_units) for a in (y0, z0, dt))
+        b = _sized(b, wide_units, 4)
+        *found, gates, memories = forward(x, y0, z0, *wide, b, dt, tau, lengths, keep, products)
+        outputs, y, z, memories = (_sized(a, units) for a in (*found, memories))
+        return outputs, y, z, _sized(gates, units, 4) if keep else gates, memories
     x, y0, z0, V, b, tau, lengths = device.contiguous(x, y0, z0, V, b, tau, lengths)
     outputs, y, z = x.new_empty(steps, batch, units), torch.empty_like(y0), torch.empty_like(z0)
-    gates = x.new_empty((steps, batch, 4 * units) if keep else (0,))
-    memories = x.new_empty(steps if keep else 0, batch, units)
+    rows = steps if keep else 1
+    gates, memories = x.new_empty(rows, batch, 4 * units), x.new_empty(rows, batch, units)
     _launch(
         lem_kernels.forward,
         (W, W_y, dt, tau, lengths),
@@ -39,12 +50,13 @@ def forward(
         y0=y0,
         z0=z0,
         outputs=outputs,
-        gates=gates if keep else None,
-        memories=memories if keep else None,
+        gates=gates,
+        memories=memories,
         y_last=y,
         z_last=z,
+        KEEP=keep,
     )
-    return outputs, y, z, gates, memories
+    return outputs, y, z, gates if keep else x.new_empty(0), memories if keep else x.new_empty(0, batch, units)
 
 
 def backward(
@@ -70,14 +82,24 @@ def backward(
     """What `lem_scan_backward` gives."""
     steps, batch, units = _check(x, y0, z0, W, W_y, V, None, dt, tau, lengths)
     _check_kept(x, units, by_y, by_y_last, by_z_last, y, gates, kept)
+    wide_units = -(-units // WIDTH) * WIDTH
+    if wide_units != units:
+        wide = _weights(wide_units, W, W_y, V)
+        by_y, by_y_last, by_z_last, y0, z0, dt, y, kept = (
+            _sized(a, wide_units) for a in (by_y, by_y_last, by_z_last, y0, z0, dt, y, kept)
+        )
+        gates = _sized(gates, wide_units, 4)
+        given = (by_y, by_y_last, by_z_last, x, y0, z0, *wide, dt, tau, lengths, y, gates, kept)
+        by_x, by_y0, by_z0, by_W, by_W_y, by_V, by_b, by_dt, by_tau = backward(*given, wants_x, wants_dt, products)
+        by_y0, by_z0 = _sized(by_y0, units), _sized(by_z0, units)
+        by_dt = _sized(by_dt, units) if wants_dt else by_dt
+        return [by_x, by_y0, by_z0, *_weights(units, by_W, by_W_y, by_V), _sized(by_b, units, 4), by_dt, by_tau]
     by_y, x, y0, z0, V, tau, lengths = device.contiguous(by_y, x, y0, z0, V, tau, lengths)
     y, gates, kept = device.contiguous(y, gates, kept)
-    state_y, state_z = (
-        torch.zeros_like(y0) if g is None else g.clone(memory_format=torch.contiguous_format)
-        for g in (by_y_last, by_z_last)
-    )
-    p = torch.empty_like(gates)
-    by_step = torch.empty_like(y) if wants_dt or tau is not None else None
+    state_y, state_z = (torch.zeros_like(y0) if g is None else g.contiguous() for g in (by_y_last, by_z_last))
+    p, by_y0, by_z0 = torch.empty_like(gates), torch.empty_like(y0), torch.empty_like(z0)
+    # of both halves of each step
+    by_steps = x.new_empty(steps, 2, batch, units) if wants_dt or tau is not None else None
     _launch(
         lem_kernels.backward,
         (W, W_y, dt, tau, lengths),
@@ -91,7 +113,9 @@ def backward(
         by_y=state_y,
         by_z=state_z,
         by_drive=p,
-        by_step=by_step,
+        by_steps=by_steps,
+        by_y0=by_y0,
+        by_z0=by_z0,
     )
     rows = p.flatten(0, 1)
     of_y, of_z = rows[:, : 3 * units], rows[:, 3 * units :]
@@ -102,12 +126,14 @@ def backward(
         by_V = torch.mm(rows.mT, x.flatten(0, 1))
         by_x = torch.mm(rows, V).view(x.shape) if wants_x else x.new_empty(0)
     by_dt, by_tau = x.new_empty(0), x.new_empty(0)
-    if by_step is not None and tau is not None:
-        by_tau = by_step @ dt
-        by_step *= tau.unsqueeze(2)
-    if by_step is not None and wants_dt:
-        by_dt = by_step.sum((0, 1), dtype=torch.float64).to(x.dtype)
-    return [by_x, state_y, state_z, by_W, by_W_y, by_V, rows.sum(0), by_dt, by_tau]
+    if by_steps is not None:
+        by_step = by_steps.sum(1)
+        if tau is not None:
+            by_tau = by_step @ dt
+            by_step *= tau.unsqueeze(2)
+        if wants_dt:
+            by_dt = by_step.sum((0, 1), dtype=torch.float64).to(x.dtype)
+    return [by_x, by_y0, by_z0, by_W, by_W_y, by_V, rows.sum(0), by_dt, by_tau]
 
 
 def _launch(kernel: Any, given: tuple[Any, ...], mode: tuple[int, int, int], **arguments: Any) -> None:
@@ -132,6 +158,18 @@ def _launch(kernel: Any, given: tuple[Any, ...], mode: tuple[int, int, int], **a
         M=padded,
         BLOCK=BLOCK,
     )
+
+
+def _sized(a: Any, units: int, blocks: int = 1, axis: int = -1) -> Any:
+    """With so many units in each of the blocks of an axis: those there are and zeros, or the first of them."""
+    if a is None:
+        return None
+    parts = a.movedim(axis, -1).unflatten(-1, (blocks, -1))
+    return torch.nn.functional.pad(parts, (0, units - parts.shape[-1])).flatten(-2).movedim(-1, axis).contiguous()
+
+
+def _weights(units: int, W: Tensor, W_y: Tensor, V: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return _sized(_sized(W, units), units, 3, 0), _sized(_sized(W_y, units), units, 1, 0), _sized(V, units, 4, 0)
 
 
 def _check(x: Tensor, *others: Tensor | None) -> tuple[int, int, int]:

@@ -18,7 +18,8 @@ SLOW, PATIENCE = tl.constexpr(16), tl.constexpr(8)
 """See `pendula.nets.newton`."""
 CLOSE = tl.constexpr(3e-4)
 """By how much w y may still move in the iteration that is its last: what is left is the square of it."""
-EPSILON = tl.constexpr(1.1920929e-07)
+ROUNDING = tl.constexpr(0.75 * 1.1920929e-07)
+"""Half a unit of the last digit, and half of that: `pendula.nets.newton` takes the largest of some draws instead."""
 HUGE = tl.constexpr(1e30)
 
 
@@ -153,11 +154,12 @@ def solve(
 
 
 @triton.jit
-def sign(i, SALT: tl.constexpr):
-    """1 or -1, as good as drawn."""
+def drawn(i, SALT: tl.constexpr):
+    """A number between -1 and 1, as good as drawn."""
     bits = (i + SALT) * 1540483477
-    bits = (bits ^ (bits >> 15)) * 1274126177
-    return tl.where((bits ^ (bits >> 13)) & 65536 == 0, 1.0, -1.0)
+    bits = (bits ^ ((bits >> 15) & 0x1FFFF)) * 1274126177
+    # the sign is no part of what is shifted in
+    return (bits ^ ((bits >> 13) & 0x7FFFF)).to(tl.float32) * (0.5**31)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -179,10 +181,9 @@ def judge(
     EACH: tl.constexpr,
     FAST: tl.constexpr,
 ):
-    """What each step is off by, and a rounding per number and step, grown along the trajectory.
+    """What each step is off by, and the rounding of each number and step, grown along the trajectory.
 
-    As a share of the largest values, which `NewtonReport.difference` speaks of; infinite where it is no number. Half a
-    rounding is that of stepping, half that of the windows.
+    As a share of the largest values, which `NewtonReport.difference` speaks of; infinite where it is no number.
     """
     chain = tl.program_id(0)
     n, row = chain % units, (chain // units).to(tl.int64)
@@ -215,8 +216,8 @@ def judge(
             y_stepped = y + step * z_stepped
             large_y = tl.maximum(large_y, tl.maximum(tl.abs(y), tl.abs(new_y)))
             large_z = tl.maximum(large_z, tl.maximum(tl.abs(z), tl.abs(new_z)))
-            wrong_y = y_stepped - new_y + sign(i, 0) * EPSILON * tl.maximum(tl.abs(y), tl.abs(new_y))
-            wrong_z = z_stepped - new_z + sign(i, 7919) * EPSILON * tl.maximum(tl.abs(z), tl.abs(new_z))
+            wrong_y = y_stepped - new_y + drawn(i, 0) * ROUNDING * tl.maximum(tl.abs(y), tl.abs(new_y))
+            wrong_z = z_stepped - new_z + drawn(i, 7919) * ROUNDING * tl.maximum(tl.abs(z), tl.abs(new_z))
             wrong_y, wrong_z = tl.where(inside, wrong_y, 0.0), tl.where(inside, wrong_z, 0.0)
             c, d, f = c - (pull * a + pull), d - pull * b, f - pull * e
             a, b, e = a + step * c, b + (step * d + step), e + step * f + wrong_y

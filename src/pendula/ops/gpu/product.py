@@ -25,7 +25,7 @@ def products_of(x: Tensor) -> int:
     """What autocast asks of products, if it does: of a scan's products on a GPU, and of no others."""
     if not x.is_cuda or not torch.is_autocast_enabled("cuda"):
         return SPLIT
-    return BFLOAT16 if torch.get_autocast_dtype("cuda") == torch.bfloat16 else HALF
+    return {torch.bfloat16: BFLOAT16, torch.float16: HALF}.get(torch.get_autocast_dtype("cuda"), SPLIT)
 
 
 def packed(products: int, padded: int, *weights: Tensor) -> Tensor:

@@ -120,8 +120,9 @@ def forward(
         for u in tl.static_range(U):
             step = h0 * now_tau[u] if tau is not None else h0
             r = sigmoid_of_base_2(w * y + drive_of(now, V_n, b_n, INPUTS, u) * TO_BASE_2, FAST)
-            # z - h (tanh + alpha y): only r stands on the way from y to y
-            moved = (z - step * alpha * y - step) + 2.0 * step * r
+            # tanh + alpha y, with only r on the way from y to y; h and 2 h r apart from each other cost a digit
+            force = (alpha * y + 1.0) - 2.0 * r
+            moved = z - step * force
             shown = y + step * moved
             there = tl.where(first + u < steps, inside, False) if TAIL else inside
             if TAIL or lengths is not None:
