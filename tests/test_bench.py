@@ -309,6 +309,21 @@ def test_a_quick_run_writes_numbers_and_circumstances(
     assert "these numbers mean nothing" in capsys.readouterr().out
 
 
+def test_what_is_to_be_installed_is_said_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = replace(TINY, rivals=(EAGER, JAX))
+    words = "pip install 'pendula[bench]'"
+    monkeypatch.setattr(lax, "modules", lambda: (_ for _ in ()).throw(Absent(words)))
+    found = measure.measure(case, repetitions=1, seconds=0)
+    refused = {"case": case.to_dict(), "title": case.title(), "refused": words}
+    answers = iter([[found], [refused]])
+    monkeypatch.setattr(process, "ask", lambda *_, **__: next(answers))
+    assert main(["bench", "--case", "cornn-har", "cornn-adding", "--out", str(tmp_path)]) == 2
+    # in a row of each of the two passes, and in the sentence
+    assert capsys.readouterr().out.count(words) == 3
+
+
 def points(refused: bool = False) -> list[dict[str, Any]]:
     made = []
     for n, (steps_, units) in enumerate([(32, 64), (64, 64), (128, 64), (128, 32)]):

@@ -194,11 +194,13 @@ def bench(args: Namespace) -> None:
     run_cases(
         Path(args.out),
         console=console,
+        device=args.device,
         names=args.case,
         repetitions=args.repetitions,
         threads=args.threads,
         compiles=args.compile,
         quick=args.quick,
+        budget=None if args.budget is None else seconds_of("--budget", args.budget),
     )
 
 

@@ -16,7 +16,8 @@ import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_loader
 
 import pendula
-from pendula.bench.cases import CASES, SWEEP
+from pendula.bench.cases import CPU, GPU
+from pendula.bench.gpu_cases import NAMES_ON
 from pendula.choices import ModelChoice, TaskChoice
 from pendula.learn.training import Training
 
@@ -200,9 +201,13 @@ def _arguments(name: str, command: ArgumentParser) -> None:
         add("--seeds", type=int, default=1, help="runs of each network on each data set")
         add("--epochs", type=int, default=40, help="passes over the data")
     if name == "bench":
-        add("--case", type=str, nargs="+", help=f"some of: {', '.join((*CASES, SWEEP))} (a picture); all when left out")
-        add("--repetitions", type=int, default=5, help="rounds, of which medians are taken")
-        add("--threads", type=int | None, help="threads of each case, instead of its own")
+        add("--device", type=str, default=CPU, help="cpu, cuda (an NVIDIA GPU), or auto: a GPU where there is one")
+        names = {device: ", ".join(known) for device, known in NAMES_ON.items()}
+        which = f"some of: {names[CPU]} (a picture); on a GPU: {names[GPU]}; all when left out"
+        add("--case", type=str, nargs="+", help=which)
+        add("--repetitions", type=int | None, help="rounds, of which medians are taken; 5 when left out, on a GPU 20")
+        add("--threads", type=int | None, help="threads of each case, instead of its own; not on a GPU")
         add("--compile", action="store_true", help="time torch.compile too, in the small cases: takes minutes")
         add("--quick", action="store_true", help="tiny sizes, to see that everything runs; the numbers mean nothing")
+        add("--budget", type=str | None, help="time, such as 7m; cases that have not begun by then are left out")
         add("--out", type=str, default="results/bench", help="folder of the new file and picture")

@@ -1,4 +1,7 @@
-"""What is timed: networks, sizes, passes, and the ratios that the project set itself as goals."""
+"""What is timed on a processor: networks, sizes, passes, and the ratios that the project set itself as goals.
+
+What is timed on a GPU: `gpu_cases.py`.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-FORWARD, TRAINING, STEP = "forward", "forward + backward", "one step"
+CPU, GPU = "cpu", "cuda"
+FORWARD, TRAINING, STEP, BACKWARD = "forward", "forward + backward", "one step", "backward"
 EAGER, LSTM, GRU, JAX = "eager PyTorch", "torch.nn.LSTM", "torch.nn.GRU", "JAX, jitted"
-COMPILED, TORCHRECURRENT = "torch.compile", "torchrecurrent"
+COMPILED, TORCHRECURRENT, NEWTON = "torch.compile", "torchrecurrent", "Newton's method"
 RIVALS = (EAGER, LSTM, GRU, TORCHRECURRENT, JAX)
 FLOOR, THREADS, MEMORY = "floor", "threads", "memory"
 
@@ -19,7 +23,7 @@ class Case:
 
     Args:
         name: what `--case` calls it.
-        network: "CoRNN" or "UnICORNN".
+        network: name of the layer; on a processor "CoRNN" or "UnICORNN".
         steps, batch, inputs, units, layers: T, B, I, N and the number of layers.
         threads: of PyTorch, and of JAX.
         passes: FORWARD (inference), TRAINING (forward and backward, a gradient on every output), or STEP alone (one
@@ -31,6 +35,9 @@ class Case:
         lean: physics that keep less for the backward pass; timed and measured beside the plain ones.
         goals: pass -> rival -> how many times faster; THREADS stands for two threads against one, FLOOR for the
             fraction of the floor, and the pass MEMORY for the fraction of eager's peak memory.
+        device: CPU, or GPU for one of NVIDIA.
+        autocast: "float16" or "bfloat16" for products under autocast; as float32 when None.
+        targets: FORWARD, BACKWARD -> microseconds per step that the project wants on an H200.
     """
 
     name: str
@@ -48,12 +55,17 @@ class Case:
     physics: Mapping[str, Any] = field(default_factory=dict)
     lean: Mapping[str, Any] = field(default_factory=dict)
     goals: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    device: str = CPU
+    autocast: str | None = None
+    targets: Mapping[str, float] = field(default_factory=dict)
 
     def title(self) -> str:
         """Network and sizes in one line."""
         layers = f" {self.layers} layers" if self.layers > 1 else ""
         sizes = f"T={self.steps} B={self.batch} d={self.inputs} N={self.units}"
-        return f"{self.name}: {self.network}{layers} {sizes}, {self.threads} thread{'s' * (self.threads > 1)}"
+        where = "GPU" if self.device == GPU else f"{self.threads} thread{'s' * (self.threads > 1)}"
+        products = "" if self.autocast is None else f", products in {self.autocast}"
+        return f"{self.name}: {self.network}{layers} {sizes}, {where}{products}"
 
     def goal(self, where: str, rival: str) -> float | None:
         return self.goals.get(where, {}).get(rival)
@@ -61,7 +73,9 @@ class Case:
     def quick(self) -> Case:
         """The same at tiny sizes, without goals, to see that everything runs."""
         most = {"steps": 18, "batch": 3, "inputs": 2, "units": 8}
-        return replace(self, **{name: min(getattr(self, name), size) for name, size in most.items()}, goals={})
+        return replace(
+            self, **{name: min(getattr(self, name), size) for name, size in most.items()}, goals={}, targets={}
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; `from_dict` is the inverse."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ class Contestant:
 
     `forward` runs the inference, `training` the forward and backward pass. `numbers` gives the outputs and the gradient
     of every parameter under the name that the layer has for it; None for another network, which has other numbers.
+    `about` is what else there is to know once `numbers` has run.
     """
 
     name: str
@@ -37,6 +38,12 @@ class Contestant:
     training: Callable[[], Any] | None = None
     numbers: Callable[[], dict[str, Tensor]] | None = None
     threads: int | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+def place(case: Case) -> torch.device:
+    """Where the numbers of a case are."""
+    return torch.device(case.device)
 
 
 @dataclass(frozen=True)
@@ -50,18 +57,33 @@ class Problem:
 
     @classmethod
     def draw(cls, case: Case, dtype: torch.dtype = torch.float32) -> Problem:
-        """The same for the same case, whatever was drawn before."""
+        """The same for the same case, whatever was drawn before, and on whatever device."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             weights = build(case, dtype=dtype).state_dict()
             x = torch.randn(case.steps, case.batch, case.inputs, dtype=dtype)
             by_outputs = torch.randn(case.steps, case.batch, case.units, dtype=dtype)
-        return cls(case, weights, x, by_outputs)
+        there = place(case)
+        return cls(case, {name: w.to(there) for name, w in weights.items()}, x.to(there), by_outputs.to(there))
+
+    def exactly(self, dtype: torch.dtype) -> Problem:
+        """The same numbers in this type, and no product in less."""
+        weights = {name: w.to(dtype) for name, w in self.weights.items()}
+        return Problem(replace(self.case, autocast=None), weights, self.x.to(dtype), self.by_outputs.to(dtype))
 
     def layer(self, backend: str, **physics: Any) -> Recurrent:
-        made = build(self.case, dtype=self.x.dtype, backend=backend, **physics)
+        made = build(self.case, dtype=self.x.dtype, device=self.x.device, backend=backend, **physics)
         made.load_state_dict(self.weights)
         return made
+
+    def narrowed(self, call: Callable[[], Any]) -> Callable[[], Any]:
+        """The call with products in the type that the case says."""
+        if self.case.autocast is None:
+            return call
+        within = torch.autocast(self.x.device.type, dtype=getattr(torch, self.case.autocast))
+        # the types that torch ships say nothing of what is decorated
+        wrapped: Callable[[], Any] = within(call)
+        return wrapped
 
 
 def build(case: Case, **given: Any) -> Recurrent:
@@ -145,8 +167,21 @@ def torchrecurrent(problem: Problem) -> Contestant:
 
 
 def compiled(problem: Problem) -> Contestant:
-    """The eager loop under torch.compile, in chunks of 16 steps; what is left over runs step by step."""
-    return of_module(COMPILED, Chunked(problem.layer("reference", **tape(problem.case))), problem, same=True)
+    """The eager loop under torch.compile, in chunks of 16 steps; what is left over runs step by step.
+
+    Its numbers raise `Absent` where it can't be compiled.
+    """
+    made = of_module(COMPILED, Chunked(problem.layer("reference", **tape(problem.case))), problem, same=True)
+
+    def numbers() -> dict[str, Tensor]:
+        assert made.numbers is not None
+        try:
+            return made.numbers()
+        except RuntimeError as error:
+            # what PyTorch's compilers raise are kinds of it
+            raise Absent(f"torch.compile failed: {' '.join(str(error).split())[:200]}") from error
+
+    return replace(made, numbers=numbers)
 
 
 class Chunked(nn.Module):
@@ -188,15 +223,17 @@ def of_module(
     threads: int | None = None,
 ) -> Contestant:
     """A contestant from a module that gives outputs and a state; `same` says that its equations are the case's."""
-    named = dict(module.named_parameters())
+    named = dict(module.to(problem.x.device).named_parameters())
+    run = problem.narrowed(lambda: module(problem.x)[0])
 
     def forward() -> Tensor:
         with torch.inference_mode():
-            outputs: Tensor = module(problem.x)[0]
+            outputs: Tensor = run()
             return outputs
 
     def training() -> tuple[Tensor, ...]:
-        return torch.autograd.grad(module(problem.x)[0], list(named.values()), problem.by_outputs)
+        outputs = run()
+        return torch.autograd.grad(outputs, list(named.values()), problem.by_outputs.to(outputs.dtype))
 
     def numbers() -> dict[str, Tensor]:
         gradients = dict(zip(map(rename, named), training(), strict=True))
@@ -210,16 +247,17 @@ def everything(problem: Problem, backend: str, physics: Mapping[str, Any]) -> di
     case = problem.case
     layer = problem.layer(backend, **physics)
     generator = torch.Generator().manual_seed(1)
+
+    def drawn(like: Tensor) -> Tensor:
+        # the same numbers in every type and on every device
+        return torch.randn(like.shape, generator=generator).to(like)
+
     x = problem.x.clone().requires_grad_()
-    like = x.new_empty(case.layers, case.batch, case.units)
-    state = [
-        (0.3 * torch.randn(like.shape, generator=generator, dtype=x.dtype)).requires_grad_()
-        for _ in layer.cell_type.State._fields
-    ]
+    state = [(0.3 * drawn(zero)).requires_grad_() for zero in layer.start(case.batch)]
     named = {"the input": x, **{f"initial state {i}": s for i, s in enumerate(state)}, **dict(layer.named_parameters())}
-    outputs, final = layer(x, layer.cell_type.State(*state))
-    by_final = [torch.randn(like.shape, generator=generator, dtype=x.dtype) for _ in final]
-    found = torch.autograd.grad((outputs, *final), list(named.values()), (problem.by_outputs, *by_final))
+    outputs, final = problem.narrowed(lambda: layer(x, layer.cell_type.State(*state)))()
+    by_results = problem.by_outputs.to(outputs.dtype), *map(drawn, final)
+    found = torch.autograd.grad((outputs, *final), list(named.values()), by_results)
     return {
         "the outputs": outputs.detach(),
         **{f"final state {i}": s.detach() for i, s in enumerate(final)},

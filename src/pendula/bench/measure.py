@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from pendula._check import BackendError
-from pendula.bench import contestants, lax, steps
+from pendula.bench import contestants, gpu, lax, newton, steps
 from pendula.bench.cases import (
     COMPILED,
     EAGER,
     FLOOR,
+    GPU,
     GRU,
     JAX,
     LSTM,
+    NEWTON,
     STEP,
     THREADS,
     TORCHRECURRENT,
@@ -25,7 +29,7 @@ from pendula.bench.cases import (
     work,
 )
 from pendula.bench.contestants import OURS, Absent, Contestant, Problem
-from pendula.bench.equality import DOUBLE, Unequal, require_equal, single
+from pendula.bench.equality import DOUBLE, Unequal, require_equal, tolerance
 from pendula.bench.timing import SECONDS, Timing, conditions, interleave
 
 Build = Callable[[Problem], Contestant]
@@ -37,6 +41,7 @@ RIVALS: dict[str, Build] = {
     COMPILED: contestants.compiled,
     TORCHRECURRENT: contestants.torchrecurrent,
     JAX: lax.scanned,
+    NEWTON: newton.contestant,
 }
 STEPPED: dict[str, Build] = {
     EAGER: steps.eager,
@@ -50,21 +55,30 @@ SQUARE, COPIED = 1024, 1 << 25
 """Width of the matrices whose product measures the machine's rate; numbers copied to measure its bandwidth."""
 
 
-def measure(case: Case, *, repetitions: int, compiles: bool = False, seconds: float = SECONDS) -> dict[str, Any]:
-    """Equality errors, timings and ratios of a case, ready for JSON.
+def measure(
+    case: Case, *, repetitions: int, compiles: bool = False, seconds: float = SECONDS, left: float | None = None
+) -> dict[str, Any]:
+    """Equality errors, timings and ratios of a case, ready for JSON. No further round begins after `left` seconds.
 
     A case whose compiled scan is missing or gives other numbers than the reference is refused: it then has nothing
     but the sentence `refused`. A rival that is not installed, or not equal, stands in `absent` with a sentence.
     """
     facts: dict[str, Any] = {"case": case.to_dict(), "title": case.title(), "repetitions": repetitions}
+    until = math.inf if left is None else time.monotonic() + left
+    on_gpu = case.device == GPU
     with conditions(case.threads):
         try:
-            in_double = _equal_in_double(case)
+            in_double = gpu.equal_in_double(case) if on_gpu else _equal_in_double(case)
             found, equality, absent = _admitted(case, compiles)
         except (Unequal, BackendError) as error:
             return facts | {"refused": str(error)}
         facts |= {"equality": {"float64": in_double, "float32": equality}, "absent": absent}
-        facts["passes"] = {where: _timed(case, where, found, repetitions, seconds) for where in case.passes}
+        if on_gpu:
+            clock = gpu.Clock(contestants.place(case))
+            passes = {where: _timed_on_gpu(case, where, found, repetitions, clock, until) for where in case.passes}
+            facts |= {"passes": passes, "per_step": gpu.per_step(case, passes, clock.bandwidth)}
+        else:
+            facts["passes"] = {where: _timed(case, where, found, repetitions, seconds, until) for where in case.passes}
     return facts
 
 
@@ -89,23 +103,24 @@ def _ways(case: Case) -> dict[str, dict[str, Any]]:
 def _admitted(case: Case, compiles: bool) -> tuple[list[Contestant], dict[str, dict[str, float]], dict[str, str]]:
     """Who takes part, with the errors of those that have the same equations, and who does not, with the reason."""
     problem = Problem.draw(case)
-    tolerance = single(case.steps)
     equality: dict[str, dict[str, float]] = {}
     absent: dict[str, str] = {}
     builders = STEPPED if case.passes == (STEP,) else RIVALS
     reference = builders[EAGER](problem)
-    expected = _numbers(case, reference)
+    # where products are rounded, eager PyTorch is one of those whose error is measured
+    truth = reference if case.autocast is None else builders[EAGER](problem.exactly(torch.float32))
+    expected, allowed = _numbers(case, truth), tolerance(case)
     found = []
     for own in _own(case, problem):
-        equality[own.name] = require_equal(own.name, _numbers(case, own), expected, tolerance)
+        equality[own.name] = require_equal(own.name, _numbers(case, own), expected, allowed)
         found.append(own)
     if case.lean and len(_ways(case)) == 1:
         absent[contestants.lean_name(case)] = f"{case.network} has no such option in this version"
     for name in (*case.rivals, *([COMPILED] if compiles and case.compiles else [])):
         try:
             rival = reference if name == EAGER else builders[name](problem)
-            if rival.numbers is not None and rival is not reference:
-                equality[name] = require_equal(name, _numbers(case, rival), expected, tolerance)
+            if rival.numbers is not None and rival is not truth:
+                equality[name] = require_equal(name, _numbers(case, rival), expected, allowed)
             found.append(rival)
         except (Absent, Unequal) as error:
             absent[name] = str(error)
@@ -119,7 +134,7 @@ def _own(case: Case, problem: Problem) -> Iterator[Contestant]:
         yield steps.layer(problem)
         return
     yield contestants.ours(problem)
-    if case.batch >= 16 and (os.cpu_count() or 1) > 1:
+    if case.device != GPU and case.batch >= 16 and (os.cpu_count() or 1) > 1:
         other = 1 if case.threads > 1 else 2
         yield contestants.ours(problem, name=f"{OURS}, {other} thread{'s' * (other > 1)}", threads=other)
     for name, physics in _ways(case).items():
@@ -136,29 +151,45 @@ def _numbers(case: Case, contestant: Contestant) -> dict[str, torch.Tensor]:
         torch.set_num_threads(case.threads)
 
 
-def _timed(case: Case, where: str, found: Sequence[Contestant], repetitions: int, seconds: float) -> dict[str, Any]:
-    calls = {c.name: c.training if where == TRAINING else c.forward for c in found}
+def _timed(
+    case: Case, where: str, found: Sequence[Contestant], repetitions: int, seconds: float, until: float
+) -> dict[str, Any]:
     threads = {c.name: c.threads for c in found if c.threads is not None}
     floor = {} if where == STEP else _floor()
     # rates of one core: processor time is compared with them, whatever the number of threads
     threads |= dict.fromkeys(floor, 1)
-    timings = interleave(
-        {name: call for name, call in {**calls, **floor}.items() if call is not None},
-        repetitions,
-        threads=threads,
-        seconds=seconds,
-    )
-    own = timings[OURS]
+    timings = interleave({**_calls(where, found), **floor}, repetitions, threads=threads, seconds=seconds, until=until)
+    facts: dict[str, Any] = {"contestants": _rows(case, where, found, timings)}
+    if floor:
+        facts["floor"] = floor_fraction(case, where, timings[OURS], timings[SGEMM], timings[COPY])
+    return facts
+
+
+def _timed_on_gpu(
+    case: Case, where: str, found: Sequence[Contestant], repetitions: int, clock: gpu.Clock, until: float
+) -> dict[str, Any]:
+    # one call a round: what a GPU does takes as long each time
+    timings = interleave(_calls(where, found), repetitions, seconds=0, timer=clock, slow=gpu.SLOW, until=until)
+    return {"contestants": _rows(case, where, found, timings)}
+
+
+def _calls(where: str, found: Sequence[Contestant]) -> dict[str, Callable[[], Any]]:
+    calls = {c.name: c.training if where == TRAINING else c.forward for c in found}
+    return {name: call for name, call in calls.items() if call is not None}
+
+
+def _rows(case: Case, where: str, found: Sequence[Contestant], timings: Mapping[str, Timing]) -> list[dict[str, Any]]:
     rows = []
     for contestant in found:
         timing = timings.get(contestant.name)
         if timing is not None:
-            row = {"name": contestant.name, "threads": contestant.threads or case.threads, **timing.to_dict()}
-            rows.append(row | _compared(case, where, contestant, timing, own))
-    facts: dict[str, Any] = {"contestants": rows}
-    if floor:
-        facts["floor"] = floor_fraction(case, where, own, timings[SGEMM], timings[COPY])
-    return facts
+            row: dict[str, Any] = {"name": contestant.name, **contestant.about}
+            if case.device == GPU:
+                row |= timing.to_dict("gpu")
+            else:
+                row |= {"threads": contestant.threads or case.threads, **timing.to_dict()}
+            rows.append(row | _compared(case, where, contestant, timing, timings[OURS]))
+    return rows
 
 
 def _compared(case: Case, where: str, contestant: Contestant, timing: Timing, own: Timing) -> dict[str, Any]:

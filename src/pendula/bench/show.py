@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from pendula.bench.cases import MEMORY, TRAINING
+from pendula.bench.cases import BACKWARD, COMPILED, EAGER, FORWARD, GPU, GRU, LSTM, MEMORY, TRAINING
 from pendula.bench.contestants import OURS
 from pendula.report import COLOURS, simple_table
 
@@ -16,10 +16,13 @@ from pendula.report import COLOURS, simple_table
 def machine_line(results: dict[str, Any]) -> str:
     machine = results["machine"]
     versions = ", ".join(f"{name} {version or 'not installed'}" for name, version in results["rivals"].items())
-    return (
-        f"- {machine['processor']}, {machine['cores']} cores, {results['instruction_set'] or 'no compiled scans'}; "
-        f"{versions}; commit {results['commit'] or 'of an installed package'}"
-    )
+    if results["device"] == GPU:
+        gpu = results["gpu"]
+        tf32 = "may" if gpu["cudnn_allows_tf32"] else "may not"
+        where = f"{gpu['name']}, CUDA {gpu['cuda']}, cuDNN {gpu['cudnn']}, whose products of float32 {tf32} be TF32"
+    else:
+        where = f"{machine['processor']}, {machine['cores']} cores, {results['instruction_set'] or 'no compiled scans'}"
+    return f"- {where}; {versions}; commit {results['commit'] or 'of an installed package'}"
 
 
 def case_tables(found: dict[str, Any]) -> Iterator[Table | str]:
@@ -27,17 +30,57 @@ def case_tables(found: dict[str, Any]) -> Iterator[Table | str]:
     if "refused" in found:
         yield f"{found['title']}\n  refused, nothing was timed: {found['refused']}\n"
         return
+    if "left_out" in found:
+        yield f"{found['title']}\n  left out: {found['left_out']}\n"
+        return
+    own = "gpu" if found["case"]["device"] == GPU else "cpu"
+    head = ("", f"ms {own.upper()}", "ms clock", "pendula is faster by")
     for where, facts in found["passes"].items():
         share = facts["floor"]["fraction"] if "floor" in facts else 1.0
-        rows = [(r["name"], _ms(r["cpu_ms"]), _ms(r["wall_ms"]), _verdict(r, share)) for r in facts["contestants"]]
+        rows = [(r["name"], _ms(r[f"{own}_ms"]), _ms(r["wall_ms"]), _verdict(r, share)) for r in facts["contestants"]]
         rows += [(name, "", "", why) for name, why in found["absent"].items()]
-        yield simple_table(f"{found['title']}: {where}", ("", "ms CPU", "ms clock", "pendula is faster by"), rows)
+        yield simple_table(f"{found['title']}: {where}", head, rows)
         if "floor" in facts:
             yield f"  {floor_line(facts['floor'])}"
     for row in found.get(MEMORY, ()):
         yield f"  {memory_line(row)}"
+    if "per_step" in found:
+        yield f"  {step_line(found['per_step'])}"
     worst = {kind: max(max(e.values()) for e in errors.values()) for kind, errors in found["equality"].items()}
     yield f"  equal to the reference within {worst['float64']:.1e} in float64 and {worst['float32']:.1e} in float32\n"
+
+
+def step_line(per_step: dict[str, Any]) -> str:
+    """This library on a GPU, beside what the project wants and what the memory could do."""
+    taken = (
+        f"{where} {per_step['us'][where]:.3f} us"
+        + (f" (goal {per_step['targets'][where]:.3f} us)" if where in per_step["targets"] else "")
+        for where in (FORWARD, BACKWARD)
+    )
+    share, speed = per_step["of_memory"], per_step["copy_gb_per_second"]
+    return (
+        f"per step: {', '.join(taken)}; at the {speed:.0f} GB/s of a copy, input and output of the forward pass alone "
+        f"would take {100 * share:.0f} % of its time"
+    )
+
+
+def summary(cases: Sequence[dict[str, Any]]) -> Table:
+    """A row for each case of a GPU: this library's time per step, and how many times longer others train."""
+    rivals = (LSTM, GRU, EAGER, COMPILED)
+    rows: list[tuple[str, ...]] = []
+    for found in cases:
+        name = found["case"]["name"]
+        if "passes" not in found:
+            rows.append((name, "not timed", *[""] * (len(rivals) + 3)))
+            continue
+        taken, times = found["per_step"]["us"], found["passes"][TRAINING]["contestants"]
+        ratios = {row["name"]: f"{row['ratio']:.2f}x" for row in times if "ratio" in row}
+        error = max(max(errors.values()) for errors in found["equality"]["float64"].values())
+        own = (f"{taken[FORWARD]:.3f}", f"{taken[TRAINING]:.3f}")
+        beside = (ratios.get(rival, "-") for rival in rivals)
+        rows.append((name, *own, *beside, f"{found['per_step']['of_memory']:.0%}", f"{error:.1e}"))
+    head = ("case", "us per step", "with backward", *rivals, "of memory", "error")
+    return simple_table(f"us per step, {TRAINING} of others in times of ours, share of memory's speed", head, rows)
 
 
 def floor_line(floor: dict[str, Any]) -> str:
@@ -64,7 +107,8 @@ def _verdict(row: dict[str, Any], share: float) -> str:
         return ""
     most = row["ratio"] / share
     beyond = row.get("goal") is not None and most < row["goal"]
-    return f"{row['ratio']:.2f}x{_goal(row, 'x')}" + (f"; the floor itself: {most:.2f}x" if beyond else "")
+    said = f"{row['ratio']:.2f}x{_goal(row, 'x')}" + (f"; the floor itself: {most:.2f}x" if beyond else "")
+    return said + (f"; {row['iterations']} iterations" if "iterations" in row else "")
 
 
 def _goal(row: dict[str, Any], unit: str) -> str:

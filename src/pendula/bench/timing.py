@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,10 +20,16 @@ SECONDS = 0.1
 SLOW, FEW = 2.0, 3
 """A contestant that takes more seconds than this takes part in so many repetitions at most."""
 
+Timer = Callable[[Callable[[], Any], int], tuple[float, float]]
+"""Does a call so many times; seconds that the processor, or the GPU, and the clock took for all of them."""
+
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds per call of each repetition: of the processor (all threads of the process together), and of the clock."""
+    """Seconds per call of each repetition: of the processor (all threads of the process together), and of the clock.
+
+    On a GPU, the GPU's own stand for the processor's.
+    """
 
     processor: tuple[float, ...]
     clock: tuple[float, ...]
@@ -41,14 +48,14 @@ class Timing:
         """The least processor time: what the machine can do when nobody disturbs it."""
         return min(self.processor)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Milliseconds, medians and each repetition."""
+    def to_dict(self, own: str = "cpu") -> dict[str, Any]:
+        """Milliseconds, medians and each repetition; `own` names what is not the clock's."""
         return {
-            "cpu_ms": 1e3 * self.cpu,
+            f"{own}_ms": 1e3 * self.cpu,
             "wall_ms": 1e3 * self.wall,
             "repetitions": len(self.processor),
             "calls_per_repetition": self.calls,
-            "cpu_ms_of_each": [1e3 * s for s in self.processor],
+            f"{own}_ms_of_each": [1e3 * s for s in self.processor],
             "wall_ms_of_each": [1e3 * s for s in self.clock],
         }
 
@@ -82,11 +89,20 @@ def interleave(
     *,
     threads: Mapping[str, int] | None = None,
     seconds: float = SECONDS,
+    timer: Timer | None = None,
+    slow: float | None = None,
+    until: float = math.inf,
 ) -> dict[str, Timing]:
     """Time every call in turn, `repetitions` times over (the slow ones less often), after calls that are not counted.
 
-    `threads` gives the number of PyTorch's threads of single contestants; the rest take the number of now.
+    Args:
+        threads: number of PyTorch's threads of single contestants; the rest take the number of now.
+        seconds: a shorter call is repeated, within a repetition, until it takes about this long; never for 0.
+        timer: how time is taken, of the processor and of the clock when None.
+        slow: seconds beyond which a call takes part FEW times at most; SLOW when None.
+        until: no round begins later than that, by `time.monotonic`, but the first.
     """
+    timed, slow = timer or _time, SLOW if slow is None else slow
     positive_int("repetitions", repetitions)
     usual = torch.get_num_threads()
     own = {name: (threads or {}).get(name, usual) for name in calls}
@@ -95,15 +111,17 @@ def interleave(
     try:
         for name, call in calls.items():
             torch.set_num_threads(own[name])
-            _, first = _time(call, 1)
-            rounds[name] = min(repetitions, FEW) if first > SLOW else repetitions
+            _, first = timed(call, 1)
+            rounds[name] = min(repetitions, FEW) if first > slow else repetitions
             # the first call may have been slower than the next
-            counts[name] = 1 if first >= seconds else max(1, round(seconds / max(_time(call, 1)[1], 1e-7)))
+            counts[name] = 1 if first >= seconds else max(1, round(seconds / max(timed(call, 1)[1], 1e-7)))
         for turn in range(repetitions):
+            if turn and time.monotonic() >= until:
+                break
             for name, call in calls.items():
                 if turn < rounds[name]:
                     torch.set_num_threads(own[name])
-                    cpu, wall = _time(call, counts[name])
+                    cpu, wall = timed(call, counts[name])
                     seen[name].append((cpu / counts[name], wall / counts[name]))
     finally:
         torch.set_num_threads(usual)
