@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.functional import avg_pool1d
 from torch.testing import assert_close
 
@@ -20,7 +20,7 @@ from pendula.math.associative import linear_adjoint
 from pendula.nets import newton
 from pendula.nets.jacobian import step_jacobian
 from pendula.nets.newton import PATIENCE, WINDOW, NewtonReport
-from pendula.nets.scan import _said
+from pendula.ops import unicornn_newton
 from tests import tolerance
 
 # name, alpha, the step h, the largest w: the published networks at the start of their training (unicornn.md 5.1)
@@ -39,7 +39,7 @@ CHAOTIC = (0.0, 0.1, 1.0)
 
 @pytest.fixture(autouse=True)
 def _nothing_said(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(sys.modules["pendula.nets.scan"], "_said", set(_said))
+    monkeypatch.setattr(unicornn_newton, "_said", set())
     with warnings.catch_warnings():
         # the settings of the study that are to fail
         warnings.simplefilter("ignore", pendula.StabilityWarning)
@@ -159,8 +159,11 @@ def gradients(cell: UnICORNNCell, x: Tensor, **options: Any) -> tuple[list[Tenso
 def test_a_drive_that_is_too_hard_is_stepped_and_said_once() -> None:
     cell, x = driven(*HARD, 500, units=5)
     reports: list[NewtonReport] = []
-    with pytest.warns(UserWarning, match="UnICORNN runs step by step: Newton's method accepted fewer than 16 steps"):
+    words = "UnICORNN runs step by step: Newton's method accepted fewer than 16 steps"
+    with pytest.warns(UserWarning, match=words) as said:
         found = gradients(cell, x, method="newton", report=reports.append)
+    # at the line that asks for the scan
+    assert [w.filename for w in said] == [__file__]
     assert_close(found, gradients(cell, x), **tolerance.EXACT)
     (report,) = reports
     assert "the drive too strong" in str(report.fallback)
@@ -264,6 +267,37 @@ def test_the_adjoint_of_a_recurrence_is_its_loop_backwards() -> None:
         by = g[:, n] + (0 if n == 6 else torch.einsum("ijp,ip->jp", M[:, :, n + 1], by))
         seen.append(by)
     assert_close(linear_adjoint(M, g), torch.stack(seen[::-1], 1), **tolerance.ROUNDING)
+
+
+# --- under torch.compile
+
+
+# PyTorch looks whether what crosses from graph to graph is a leaf
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_a_compiled_model_runs_it_between_its_graphs() -> None:
+    torch._dynamo.reset()
+    cell, x = learned(3), torch.randn(40, 2, 3).double()
+    reports: list[NewtonReport] = []
+
+    def model(x: Tensor) -> Tensor:
+        outputs, _ = pendula.scan(cell, 2 * x, method="newton", report=reports.append)
+        return outputs.square().mean()
+
+    graphs = CompileCounterWithBackend("eager")
+    compiled = torch.compile(model, backend=graphs, dynamic=True)
+    for steps in (40, 30):
+        found, expected = (torch.autograd.grad(f(x[:steps]), list(cell.parameters())) for f in (compiled, model))
+        assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    assert graphs.frame_count > 0
+    assert [r.steps for r in reports] == [40, 40, 30, 30]
+
+
+def test_one_graph_of_all_is_refused_with_the_reason() -> None:
+    torch._dynamo.reset()
+    cell, x = learned(3), torch.randn(40, 2, 3).double()
+    compiled = torch.compile(lambda x: pendula.scan(cell, x, method="newton")[0], backend="eager", fullgraph=True)
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="iterates as often as the numbers need, which no graph"):
+        compiled(x)
 
 
 # --- arguments

@@ -113,7 +113,7 @@ def newton(
 
     x, state, V = empty(steps, batch, inputs), empty(batch, units), empty(units, inputs)
     w, h, alpha, b = (empty(units) for _ in range(4))
-    scan.forward(x, state, state, w, h, alpha, V, b, *irregular(steps, batch, spans, lengths))
+    scan.solve(x, state, state, w, h, alpha, V, b, *irregular(steps, batch, spans, lengths))
 
 
 everything: dict[str, Any] = {"spans": True, "lengths": True, "constants": True}

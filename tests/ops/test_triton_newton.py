@@ -5,25 +5,26 @@ As in `test_triton.py`: without a GPU the kernels run in Triton's interpreter.
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 
 import pendula
 from pendula.cells import UnICORNNCell
 from pendula.nets import newton
-from pendula.nets.newton import SLOW, NewtonReport
-from pendula.nets.scan import _said
+from pendula.nets.newton import NewtonReport
+from pendula.ops import unicornn_newton as operators
 from pendula.ops.gpu import device
-from pendula.ops.unicornn_newton import unicornn_newton
+from pendula.ops.unicornn_newton import SLOW, TOLERANCE, unicornn_newton
 from tests import tolerance
+from tests.contracts.layer import weigh
 from tests.nets.test_newton import HARD, SETTINGS, driven, off
 from tests.ops.on_triton import DEVICE, NEEDS_KERNELS, everything, kernels
 from tests.ops.test_scans import case
@@ -32,7 +33,7 @@ from tests.ops.test_triton import both, errors, on_fake_gpu, rounded
 
 @pytest.fixture(autouse=True)
 def _nothing_said(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(sys.modules["pendula.nets.scan"], "_said", set(_said))
+    monkeypatch.setattr(operators, "_said", set())
     with warnings.catch_warnings():
         # the settings of the study that are to fail
         warnings.simplefilter("ignore", pendula.StabilityWarning)
@@ -61,6 +62,46 @@ def solved(cell: UnICORNNCell, x: Tensor, **options: Any) -> tuple[NewtonReport,
 def given_of(steps: int, batch: int, units: int, inputs: int, **options: bool) -> tuple[Any, Any, dict[str, Any]]:
     exact, narrow = both("UnICORNN", inputs, units)
     return exact, narrow, rounded(case(exact, steps, batch, **{"spans": False, "lengths": False, **options}))
+
+
+STEPPED = "UnICORNN runs step by step"
+
+
+def driving(steps: int) -> Tensor:
+    return torch.randn(steps, 1, 1, generator=torch.Generator().manual_seed(steps)).to(DEVICE)
+
+
+class Model(nn.Module):
+    """A scan by Newton's method and something behind it; windows solve it until it is hardened."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.options = {"method": "newton", **options}
+        self.cell = UnICORNNCell(1, 1, dt=1.0, alpha=0.0)
+        self.readout = nn.Linear(1, 2)
+        with torch.no_grad():
+            self.cell.c.fill_(-4.0)
+            self.cell.V.fill_(1.0)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        outputs, last = pendula.scan(self.cell, x, **self.options)
+        return outputs, last.z, self.readout(outputs[-1])
+
+    def harden(self) -> None:
+        """Other numbers in the same tensors."""
+        with torch.no_grad():
+            self.cell.c.zero_()
+            self.cell.w.fill_(3.0)
+
+
+def results(model: Any, steps: int) -> list[Tensor]:
+    """Outputs, last velocities, read-out, and the gradients of the input and of every parameter."""
+    x = driving(steps).requires_grad_()
+    seen = model(x)
+    return [
+        *(s.detach() for s in seen),
+        *torch.autograd.grad(weigh(*(s.cpu() for s in seen)), [x, *model.parameters()]),
+    ]
 
 
 class TestKernels:
@@ -185,7 +226,7 @@ class TestKernels:
         x, state = given["x"].to(DEVICE), [s.to(DEVICE) for s in given["state"]]
         spans, lengths = given["timespans"].to(DEVICE), given["lengths"].to(DEVICE)
         w, h, alpha, V, b = newton._operands(cell)
-        found = (x, *state, w, h, alpha.expand(2), V, b, spans, lengths)
+        found = (x, *state, w, h, alpha.expand(2), V, b, spans, lengths, TOLERANCE)
         return tuple(
             v.detach().requires_grad_() if isinstance(v, Tensor) and v.is_floating_point() else v for v in found
         )
@@ -207,6 +248,48 @@ class TestKernels:
         ):
             assert_close(found, expected, **tolerance.FLOAT32)
 
+    @pytest.mark.usefixtures("short_windows")
+    def test_a_model_is_one_graph_for_all_lengths_solved_or_stepped(self) -> None:
+        torch._dynamo.reset()
+        model = Model().to(DEVICE)
+        backend = CompileCounterWithBackend("aot_eager")
+        compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=backend)
+        for steps in (7, 33):
+            assert_close(results(compiled, steps), results(model, steps), **tolerance.FLOAT32)
+        model.harden()
+        with pytest.warns(UserWarning, match=f"{STEPPED}: Newton's method accepted fewer than 16 steps") as said:
+            found = results(compiled, 60)
+        assert [w.filename for w in said if STEPPED in str(w.message)] == [__file__]
+        # once
+        results(compiled, 60)
+        assert sum("unicornn_newton" in graph.code for graph in backend.graphs) == 1
+        model.options = {}
+        assert_close(found, results(model, 60), **tolerance.FLOAT32)
+
+    @pytest.mark.usefixtures("short_windows")
+    def test_a_compiled_model_steps_where_rounding_decides(self) -> None:
+        torch._dynamo.reset()
+        model = Model(tolerance=0.0).to(DEVICE)
+        compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
+        with pytest.warns(UserWarning, match=f"{STEPPED}: rounding grows along the trajectory, .* tolerance=0 of"):
+            found = results(compiled, 33)
+        model.options = {}
+        assert_close(found, results(model, 33), **tolerance.FLOAT32)
+
+    # PyTorch looks whether what crosses from graph to graph is a leaf
+    @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+    @pytest.mark.usefixtures("short_windows")
+    def test_a_report_is_given_between_graphs_and_refused_in_one(self) -> None:
+        torch._dynamo.reset()
+        reports: list[NewtonReport] = []
+        model = Model(report=reports.append).to(DEVICE)
+        found = results(torch.compile(model, dynamic=True, backend="eager"), 33)
+        assert_close(found, results(model, 33), **tolerance.FLOAT32)
+        assert [r.steps for r in reports] == [33, 33]
+        torch._dynamo.reset()
+        with pytest.raises(torch._dynamo.exc.Unsupported, match="report is called on the host: leave report out"):
+            torch.compile(model, fullgraph=True, backend="eager")(driving(33))
+
     def test_a_wrong_size_is_refused(self) -> None:
         given = [v.detach() if isinstance(v, Tensor) else v for v in self.arguments()]
         for place, value in enumerate(given):
@@ -222,15 +305,14 @@ def test_sizes_and_places_on_a_gpu_are_known_without_one() -> None:
     cell = UnICORNNCell(4, 5)
     values = on_fake_gpu(mode, [torch.empty(7, 2, 4), *cell.initial_state(2), *newton._operands(cell)])
     with mode, torch.no_grad():
-        outputs, y, z, counts, differences = unicornn_newton(*values, None, None)
-    assert {t.device for t in (outputs, y, z, counts, differences)} == {torch.device("cuda:0")}
-    assert [tuple(t.shape) for t in (outputs, y, z, counts, differences)] == [
-        (7, 2, 5),
-        (2, 5),
-        (2, 5),
-        (2, 5, 2),
-        (2, 5),
-    ]
+        *result, how = unicornn_newton(*values, None, None, TOLERANCE)
+    assert {t.device for t in result} == {torch.device("cuda:0")}
+    assert [tuple(t.shape) for t in result] == [(7, 2, 5), (2, 5), (2, 5)]
+    assert (how.device, how.shape, how.dtype) == (torch.device("cpu"), (3,), torch.float64)
+
+
+def test_no_cuda_graph_is_to_hold_where_the_host_waits() -> None:
+    assert torch.Tag.cudagraph_unsafe in torch.ops.pendula.unicornn_newton.default.tags
 
 
 def test_what_a_gpu_needs_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -12,19 +13,13 @@ from torch import Tensor
 from pendula.cells import Cell, State, UnICORNNCell
 from pendula.cells.linear import LinearCell
 from pendula.math.associative import linear_adjoint, linear_recurrence, matvec
-from pendula.ops.unicornn_newton import UNICORNN_NEWTON, UnICORNNNewton
+from pendula.ops.unicornn_newton import PATIENCE, SLOW, UNICORNN_NEWTON, UnICORNNNewton, why_stepped
 
 WINDOW = 256
 """Steps that are solved at once: the window in which the study of ``gpu-kernels.md`` 2.5 counted its iterations."""
 
 ACCEPTED = 128
 """Roundings that a step may be off by before the correction that is its last: behind it, about one is left."""
-
-SLOW, PATIENCE = 16, 8
-"""Fewer steps than SLOW per iteration, over PATIENCE of them, and stepping is faster: the rule of the same section."""
-
-TOLERANCE = 1e-5
-"""What a result may differ by from that of stepping, unless another share of its largest values is asked for."""
 
 DRAWS = 4
 """So often rounding is drawn, and what grows furthest counts: chance decides how far one draw grows."""
@@ -92,7 +87,7 @@ def objection(cell: Cell) -> str | None:
 
 
 def solve(
-    cell: Cell, drive: Tensor, state: State, *, valid: Tensor | None, tau: Tensor | None, tolerance: float | None
+    cell: Cell, drive: Tensor, state: State, *, valid: Tensor | None, tau: Tensor | None, tolerance: float
 ) -> tuple[State | None, NewtonReport]:
     """The states after all steps, each (T, B, units), or None with the reason in the report.
 
@@ -107,7 +102,7 @@ def solve(
     Args:
         drive: (T, B, D); tau (T, B) or None; valid (T, B), true where a sequence still runs, or None.
         state: the state before the first step, each (B, units).
-        tolerance: the `NewtonReport.difference` that is allowed; TOLERANCE when None.
+        tolerance: the `NewtonReport.difference` that is allowed.
     """
     spans = None if tau is None else tau.unsqueeze(-1)
     start = torch.stack(tuple(state))
@@ -115,12 +110,12 @@ def solve(
     S, progress = _windows(cell, drive.detach(), start.detach(), valid, spans, ACCEPTED * eps)
     counts = sum(progress), len(progress)
     if S is None:
-        return None, NewtonReport(*counts, None, _too_slow(cell))
+        return None, NewtonReport(*counts, None, why_stepped(_network(cell), None, tolerance, start.dtype))
     before = cell.State(*S[:, :-1].unbind(0))
     new = torch.stack(tuple(cell.step(before, drive, tau=spans)))
     J = BLOCKS[type(cell)](cell, before, drive, spans).detach()
     difference = _difference(S, J, new.detach() - S[:, 1:], valid)
-    undecided = _undecided(difference, tolerance, S.dtype)
+    undecided = why_stepped(_network(cell), difference, tolerance, S.dtype)
     if undecided is not None:
         return None, NewtonReport(*counts, difference, undecided)
     seen = cast(Callable[..., Tensor], _Solved.apply)(S[:, 1:], J, new, start)
@@ -128,23 +123,23 @@ def solve(
 
 
 def in_one_call(
-    cell: Cell, x: Tensor, state: State, *, lengths: Tensor | None, tau: Tensor | None, tolerance: float | None
-) -> tuple[tuple[Tensor, State] | None, NewtonReport]:
-    """Outputs and last state, or None with the reason in the report: `solve` as one call, where the cell has that.
+    cell: Cell, x: Tensor, state: State, *, lengths: Tensor | None, tau: Tensor | None, tolerance: float
+) -> tuple[Tensor, State, Tensor]:
+    """Outputs, last state, and how it went, for `report_of`: all of `pendula.scan` as one call, where a cell has that.
 
-    Its backward pass is that of stepping, from the positions found. The host waits for the report.
+    It decides by itself whether it steps after all, and then says so; either way its backward pass is that of stepping.
     """
     run = KERNELS[type(cell)]
-    outputs, last, counts, differences = run(x, tuple(state), _operands(cell), lengths=lengths, tau=tau)
-    solved, iterations = counts.cpu().unbind(-1)
-    whole = solved >= (x.shape[0] if lengths is None else lengths.cpu().unsqueeze(1))
-    slowest = int(iterations.max())
-    if not whole.all():
-        return None, NewtonReport(int(solved[~whole].min()), slowest, None, _too_slow(cell))
-    difference = float(differences.detach().max())
-    undecided = _undecided(difference, tolerance, outputs.dtype)
-    result = None if undecided is not None else (outputs, cell.State(*last))
-    return result, NewtonReport(x.shape[0], slowest, difference, undecided)
+    outputs, last, how = run(x, tuple(state), _operands(cell), lengths=lengths, tau=tau, tolerance=tolerance)
+    return outputs, cell.State(*last), how
+
+
+def report_of(cell: Cell, how: Tensor, tolerance: float, dtype: torch.dtype) -> NewtonReport:
+    """The report of `in_one_call`, read on the host."""
+    steps, iterations, found = how.tolist()
+    difference = None if math.isnan(found) else found
+    fallback = why_stepped(_network(cell), difference, tolerance, dtype)
+    return NewtonReport(int(steps), int(iterations), difference, fallback)
 
 
 def one_call_objection(cell: Cell, x: Tensor) -> str | None:
@@ -157,22 +152,8 @@ def _operands(cell: Any) -> tuple[Any, ...]:
     return cell.w, cell.h, cell.alpha, cell.V, cell.b
 
 
-def _too_slow(cell: Cell) -> str:
-    network = type(cell).__name__.removesuffix("Cell")
-    return (
-        f"Newton's method accepted fewer than {SLOW} steps per iteration: the steps are too long, or the weights "
-        f"and the drive too strong, for {network} to be solved at many times at once"
-    )
-
-
-def _undecided(difference: float, tolerance: float | None, dtype: torch.dtype) -> str | None:
-    allowed = TOLERANCE if tolerance is None else tolerance
-    if difference <= allowed:
-        return None
-    return (
-        f"rounding grows along the trajectory, so that two ways to compute it in {dtype} may differ by more than "
-        f"tolerance={allowed:.2g} of its size"
-    )
+def _network(cell: Cell) -> str:
+    return type(cell).__name__.removesuffix("Cell")
 
 
 class _Solved(torch.autograd.Function):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,11 +17,23 @@ from pendula.cells.reversible import ReversibleCell
 from pendula.nets import newton
 from pendula.nets.newton import NewtonReport
 from pendula.nets.reversible import reversible
+from pendula.ops.unicornn_newton import TOLERANCE, say_stepped
 
 BACKENDS = ("auto", "reference", "fused")
 METHODS = ("sequential", "newton")
 
 _said: set[tuple[str, str]] = set()
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _between_graphs(reason: str) -> Callable[[_F], _F]:
+    """Marks what `torch.compile` puts in no graph: where it may have one only, its error gives the reason."""
+    disable: Any = torch.compiler.disable
+    # PyTorch 2.6 asks for no reason
+    asked = "reason" in inspect.signature(disable).parameters
+    marked: Callable[[_F], _F] = disable(**({"reason": reason} if asked else {}))
+    return marked
 
 
 def scan(
@@ -47,11 +61,13 @@ def scan(
         method: "sequential" takes one step after another; "newton" solves many at once (`pendula.nets.newton`), for
             UnICORNN: a `ValueError` names who can. It is checked against the cell's steps while it runs; where it
             stalls, or rounding decides the result, the sequential scan runs instead, and a warning says so once.
-            On a GPU it is one call, if `backend` lets it.
+            On a GPU it is one call, if `backend` lets it, and `torch.compile(fullgraph=True)` takes it; elsewhere it
+            runs between two graphs, which `fullgraph=True` refuses.
         tolerance: for "newton": by how much, as a share of the largest values, it may differ from the sequential scan
             (estimated; two float32 runs of thousands of steps differ by some 1e-5). None: by 1e-5; pass
             more for sequences of tens of thousands of steps.
         report: for "newton": called with the `NewtonReport` of the scan: iterations, and why there was a fallback.
+            `torch.compile` ends a graph there, so that `fullgraph=True` refuses it.
 
     Returns:
         Outputs (T, B, O), zero in the padding, and the state after each sequence's last step.
@@ -79,7 +95,7 @@ def scan(
     objection = newton.objection(cell)
     if objection is not None:
         raise ValueError(objection)
-    return _newton(cell, x, state, count, spans, backend, tolerance, report or _unheard)
+    return _newton(cell, x, state, count, spans, backend, TOLERANCE if tolerance is None else tolerance, report)
 
 
 def valid_steps(lengths: Tensor, steps: int) -> Tensor:
@@ -124,27 +140,54 @@ def _newton(
     lengths: Tensor | None,
     tau: Tensor | None,
     backend: str,
-    tolerance: float | None,
-    report: Callable[[NewtonReport], object],
+    tolerance: float,
+    report: Callable[[NewtonReport], object] | None,
 ) -> tuple[Tensor, State]:
-    start = cell.initial_state(x.shape[1]) if state is None else state
+    state = cell.initial_state(x.shape[1]) if state is None else state
     known, valid, spans = _without_padding(x, lengths, tau)
+    found = None
     with cell.keeping():
         if backend != "reference" and _newton_in_one_call(cell, known, backend):
-            result, found = newton.in_one_call(cell, known, start, lengths=lengths, tau=spans, tolerance=tolerance)
+            found = newton.in_one_call(cell, known, state, lengths=lengths, tau=spans, tolerance=tolerance)
+    # no graph may end within the context
+    if found is None:
+        return _newton_on_reference(cell, known, state, lengths, valid, spans, backend, tolerance, report)
+    outputs, last, how = found
+    if report is not None:
+        _tell(report, cell, how, tolerance, outputs.dtype)
+    return outputs, last
+
+
+@_between_graphs("report is called on the host: leave report out, or fullgraph=True")
+def _tell(
+    report: Callable[[NewtonReport], object], cell: Cell, how: Tensor, tolerance: float, dtype: torch.dtype
+) -> None:
+    report(newton.report_of(cell, how, tolerance, dtype))
+
+
+@_between_graphs(
+    "Newton's method on the reference scan iterates as often as the numbers need, which no graph can hold: leave "
+    "fullgraph=True out; on a GPU, backend='fused' says why it is not one call"
+)
+def _newton_on_reference(
+    cell: Cell,
+    x: Tensor,
+    state: State,
+    lengths: Tensor | None,
+    valid: Tensor | None,
+    tau: Tensor | None,
+    backend: str,
+    tolerance: float,
+    report: Callable[[NewtonReport], object] | None,
+) -> tuple[Tensor, State]:
+    with cell.keeping():
+        drive = cell.drive(x).to(state[0].dtype)
+        seen, found = newton.solve(cell, drive, state, valid=valid, tau=tau, tolerance=tolerance)
+        if report is not None:
             report(found)
-            if result is not None:
-                return result
-        else:
-            drive = cell.drive(known).to(start[0].dtype)
-            seen, found = newton.solve(cell, drive, start, valid=valid, tau=spans, tolerance=tolerance)
-            report(found)
-            if seen is not None:
-                return _shown(cell, seen, drive, lengths, valid)
-    network = type(cell).__name__.removesuffix("Cell")
-    if (network, str(found.fallback)) not in _said:
-        _said.add((network, str(found.fallback)))
-        warnings.warn(f"{network} runs step by step: {found.fallback}", stacklevel=3)
+        if seen is not None:
+            return _shown(cell, seen, drive, lengths, valid)
+    say_stepped(type(cell).__name__.removesuffix("Cell"), str(found.fallback))
     return run(cell, x, state, lengths=lengths, tau=tau, backend=backend)
 
 
@@ -159,10 +202,6 @@ def _newton_in_one_call(cell: Cell, x: Tensor, backend: str) -> bool:
         _said.add((network, reason))
         warnings.warn(f"{network} runs Newton's method on the reference scan: {reason}", stacklevel=4)
     return False
-
-
-def _unheard(report: NewtonReport) -> None:
-    """Nobody asked for the report."""
 
 
 def _choose(cell: Cell, x: Tensor, lengths: Tensor | None, tau: Tensor | None, backend: str) -> bool:
