@@ -39,7 +39,7 @@ sanitize: $(VENV)/.test
 # where there is an NVIDIA GPU: the numbers of its kernels, then their times
 gpu: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable '.[triton]'
-	TRITON_INTERPRET=0 CUBLAS_WORKSPACE_CONFIG=:4096:8 $(BIN)/python -m pytest $(wildcard tests/ops/test_triton*.py)
+	TRITON_INTERPRET=0 CUBLAS_WORKSPACE_CONFIG=:4096:8 $(BIN)/python -m pytest $(wildcard tests/ops/test_triton*.py) tests/learn/test_graphed.py
 	TRITON_INTERPRET=0 $(BIN)/python benchmarks/gpu.py
 
 $(BIN)/python:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def run(
 
     if resume and (folder / CONFIG_FILE).exists():
         before, _ = read_config(folder)
-        if before != experiment:
+        if _without_graph(before) != _without_graph(experiment):
             raise DataError(f"{folder} holds a run with other settings: give another folder, or resume it with its own")
         if (folder / RESULT_FILE).exists():
             finished: dict[str, Any] = _json(folder / RESULT_FILE)
@@ -96,7 +96,7 @@ def run(
         raise DataError(f"{folder} is not empty: give another --out, or go on with --resume {folder}")
     torch.manual_seed(experiment.train.seed)
     model = Model(spec, dtype=torch.float64 if experiment.train.precision == "64-true" else None)
-    refuse(model, task, experiment.train, fabric.world_size)
+    refuse(model, task, experiment.train, fabric.world_size, fabric.device)
     if task.standardise:
         model.set_standard(*task.statistics())
     parameters = model.parameter_count
@@ -121,7 +121,8 @@ def run(
 
     try:
         words = {"resume": resume, "deadline": deadline, "report": report, "fabric": fabric}
-        fitted = fit(model, task, experiment.train, folder, rule=rule, watch=watch, **words)
+        watching = watch if certified or alignment else None
+        fitted = fit(model, task, experiment.train, folder, rule=rule, watch=watching, **words)
     except OutOfTime:
         fabric.barrier()
         stopped = so_far(folder, fabric.device)
@@ -189,6 +190,11 @@ def read_config(folder: Path) -> tuple[Experiment, dict[str, Any]]:
         return Experiment.from_dict(facts["experiment"]), dict(facts["task"])
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder / CONFIG_FILE} is damaged: {error}") from error
+
+
+def _without_graph(experiment: Experiment) -> Experiment:
+    """A run goes on with the CUDA graph or without: the numbers are the same to rounding."""
+    return replace(experiment, train=replace(experiment.train, cuda_graph=False))
 
 
 def _json(path: Path) -> Any:

@@ -28,6 +28,7 @@ def reproduce(
     budget: str | None,
     accelerator: str,
     devices: int,
+    cuda_graph: bool,
     runs: str,
     results: str,
 ) -> None:
@@ -56,7 +57,7 @@ def reproduce(
             results=Path(results),
             runs=Path(runs),
             deadline=deadline,
-            place={"accelerator": accelerator, "devices": devices},
+            place={"accelerator": accelerator, "devices": devices, "cuda_graph": cuda_graph},
             progress=lambda name, epochs: progress(console, name, epochs),
             say=say,
         )

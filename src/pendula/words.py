@@ -184,6 +184,7 @@ def _arguments(name: str, command: ArgumentParser) -> None:
         add("--budget", type=str | None, help="time for all of them, such as 20m or 1h30m; what is stopped can go on")
         add("--accelerator", type=str, default="auto", help="cpu, cuda, mps or auto")
         add("--devices", type=int, default=1, help="processes of each training")
+        add("--cuda_graph", action="store_true", help="capture whole training steps on a GPU: train.cuda_graph")
         add("--runs", type=str, default="runs/reproduce", help="folder of weights and checkpoints")
     if name in ("reproduce", "report"):
         add("--results", type=str, default="results", help="folder of the results, PAPER/ID/seed-N.json")

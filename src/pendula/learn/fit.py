@@ -7,20 +7,21 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 from lightning_fabric import Fabric
 from torch import nn
 
 from pendula._check import DataError
+from pendula.learn import graphed
+from pendula.learn.graphed import GraphedSteps
 from pendula.learn.place import denormals_flushed, make_fabric
 from pendula.learn.record import RESUME_FILE, Progress, Record, asked_to_stop, read_resume, where, write_resume
-from pendula.learn.rule import LearningRule, carry_on
-from pendula.learn.smoothing import smoothed
+from pendula.learn.rule import LearningRule
+from pendula.learn.step import Steps
 from pendula.learn.training import ONE_PROCESS, Diverged, Interrupted, OutOfTime, Training
 from pendula.nets.checkpoint import WEIGHTS_FILE, load, save
 from pendula.nets.model import Model
@@ -70,7 +71,8 @@ def fit(
         resume: go on from the folder's resume file, or start if there is none yet.
         deadline: a reading of `time.monotonic()` after which the run is saved where it is, and OutOfTime raised.
         report: called after every batch with the place of the run, the number of batches per epoch and the loss.
-        watch: called after every batch with the model, the batch and the number of the step, from 1.
+        watch: called after every batch with the model, the batch and the number of the step, from 1. The batch is to be
+            read at once: with `cuda_graph` the next one is written over it.
         fabric: processes and devices, from `make_fabric`; made here when None.
 
     Errors: DataError when the folder holds a run, or disk or data fail; Diverged when the gradient is not finite;
@@ -78,7 +80,7 @@ def fit(
     """
     fabric = fabric or make_fabric(training)
     rule = rule or training.make_rule()
-    refuse(model, task, training, fabric.world_size)
+    refuse(model, task, training, fabric.world_size, fabric.device)
     rule.prepare(model)
     folder.mkdir(parents=True, exist_ok=True)
     if not resume and (folder / RESUME_FILE).exists():
@@ -89,7 +91,6 @@ def fit(
     # setup puts the module on its device in place: `model` and the wrapped one share their parameters
     module = fabric.setup_module(model)
     optimiser = training.make_optimiser(model)
-    stepper: Any = fabric.setup_optimizers(optimiser)
     at = read_resume(folder, plan, model, optimiser, rule) if (folder / RESUME_FILE).exists() else Progress()
     _gather_loss(fabric, at, first=True)
     if fabric.is_global_zero:
@@ -97,47 +98,24 @@ def fit(
         for part in (*folder.glob(".*.part"), *folder.glob("*/.*.part")):
             part.unlink(missing_ok=True)
     record = Record(folder, at.history, tensorboard=training.tensorboard) if fabric.is_global_zero else None
-    batches = task.steps("train", training.batch_size)
     metric, more_is_better = task.selects
-    loss_of = smoothed(task, training.label_smoothing) if training.label_smoothing else task.loss
+    kind = GraphedSteps if training.cuda_graph else Steps
+    steps = kind(fabric, module, model, task, training, rule, optimiser, folder)
+    batches = steps.total
     with asked_to_stop() as stop, denormals_flushed(fabric.device):
         while at.epoch < training.epochs and not _out_of_patience(at, training):
             began = time.perf_counter()
             module.train()
-            for batch in task.batches(
-                "train",
-                training.batch_size,
-                seed=training.seed,
-                epoch=at.epoch,
-                start=at.batch,
-                rank=fabric.global_rank,
-                world=fabric.world_size,
-            ):
-                torch.manual_seed(_stream(training.seed, at.epoch, at.batch, fabric.global_rank))
-                for group in optimiser.param_groups:
-                    group["lr"] = training.rate(at.epoch, at.batch, batches) * group.get("lr_scale", 1.0)
-                carried = None
-                batch = batch.to(fabric.device, _dtype(model))
-                if training.input_noise:
-                    batch = replace(batch, x=batch.x + training.input_noise * torch.randn_like(batch.x))
-                for piece, rows in rule.windows(batch):
-                    stepper.zero_grad()
-                    loss, carried = rule(module, piece, loss_of, fabric.backward, carry_on(carried, rows))
-                    norm = nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm or torch.inf)
-                    if not norm.isfinite():
-                        raise Diverged(_divergence(at, batches, float(loss), model, training, folder))
-                    stepper.step()
-                    weight = task.count(piece) if piece.share else 0
-                    at.loss_sum, at.loss_count = at.loss_sum + float(loss) * weight, at.loss_count + weight
-                at.batch += 1
+            for batch in steps.epoch(at):
                 if watch is not None and fabric.is_global_zero:
                     watch(model, batch, at.epoch * batches + at.batch)
                 if report is not None and fabric.is_global_zero:
-                    report(at, batches, float(loss))
+                    report(at, batches, steps.latest)
                 halt = _any(fabric, stop.asked)
                 late = _any(fabric, deadline is not None and time.monotonic() > deadline)
                 due = training.save_every and at.batch % training.save_every == 0 and at.batch < batches
                 if halt or late or due:
+                    steps.read(at)
                     at.seconds, began = at.seconds + time.perf_counter() - began, time.perf_counter()
                     _gather_loss(fabric, at)
                     if fabric.is_global_zero:
@@ -145,6 +123,7 @@ def fit(
                 if halt or late:
                     stopped, why = (Interrupted, "stopped") if halt else (OutOfTime, "out of time")
                     raise stopped(f"{why} at epoch {at.epoch + 1}, batch {at.batch}; {folder} can be resumed")
+            steps.read(at)
             values = evaluate(module, task, "validation", fabric=fabric)
             at.seconds += time.perf_counter() - began
             _gather_loss(fabric, at)
@@ -152,7 +131,7 @@ def fit(
             line |= {f"validation_{name}": value for name, value in values.items()}
             line |= {"learning_rate": training.rate(at.epoch, batches - 1, batches), "seconds": at.seconds}
             if not math.isfinite(values["loss"]):
-                raise Diverged(_divergence(at, batches, values["loss"], model, training, folder))
+                raise Diverged(steps.divergence(at, values["loss"]))
             # of two epochs that measure the same, the one with the smaller loss
             rank = (values[metric] if more_is_better else -values[metric], -values["loss"])
             better = (
@@ -217,8 +196,8 @@ def evaluate(model: nn.Module, task: Task, part: str, *, fabric: Fabric | None =
     return {name: value / count for name, value in sums.items()}
 
 
-def refuse(model: Model, task: Task, training: Training, world: int) -> None:
-    """ValueError for a training that this model, this task or this number of processes can't have."""
+def refuse(model: Model, task: Task, training: Training, world: int, device: torch.device | None = None) -> None:
+    """ValueError for a training that this model, this task, this number of processes or this device can't have."""
     if training.input_noise and task.vocabulary is not None:
         raise ValueError(f"input_noise is added to numbers, and {task.name} has tokens: leave input_noise out")
     if training.label_smoothing and (task.per_step or task.target not in ("classes", "binary")):
@@ -240,24 +219,22 @@ def refuse(model: Model, task: Task, training: Training, world: int) -> None:
         raise ValueError(f"{ONE_PROCESS}: start one")
     if training.window is not None and world > 1:
         raise ValueError("window (truncated BPTT) runs in one process: leave window out, or use devices=1")
+    if training.cuda_graph:
+        if world > 1:
+            raise ValueError("cuda_graph runs in one process: leave cuda_graph out, or start one")
+        reason = graphed.objection(model, task) or (graphed.device_objection(device) if device else None)
+        if reason:
+            raise ValueError(reason)
 
 
 def _plan(model: Model, task: Task, training: Training) -> str:
     """A digest of what decides the result, to refuse resuming something else."""
     # a setting that stands at its default is left out: a run goes on after an update that brought a new one
     usual = asdict(Training())
-    silent = ("align", "certify", "save_every", "tensorboard")
+    silent = ("align", "certify", "cuda_graph", "save_every", "tensorboard")
     decides = {k: v for k, v in asdict(training).items() if k not in silent and v != usual[k]}
     facts = {"model": model.spec.to_dict(), "task": task.name, "data": task.digest(), "training": decides}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _stream(*numbers: int) -> int:
-    return int(numpy.random.SeedSequence(numbers).generate_state(1, numpy.uint64)[0] >> 1)
-
-
-def _dtype(model: nn.Module) -> torch.dtype:
-    return next(model.parameters()).dtype
 
 
 def _any(fabric: Fabric, flag: bool) -> bool:
@@ -278,15 +255,3 @@ def _gather_loss(fabric: Fabric, at: Progress, *, first: bool = False) -> None:
 
 def _out_of_patience(at: Progress, training: Training) -> bool:
     return training.patience is not None and at.epoch - 1 - at.best_epoch >= training.patience and at.epoch > 0
-
-
-def _divergence(at: Progress, batches: int, loss: float, model: nn.Module, training: Training, folder: Path) -> str:
-    norms = ", ".join(f"{name} {float(p.detach().norm()):.3g}" for name, p in model.named_parameters())
-    kept = "The last good checkpoint is kept." if (folder / "last").is_dir() else "No epoch had ended."
-    clip = "a lower learning_rate" if training.clip_norm else "a lower learning_rate, or clip_norm=1"
-    step = at.epoch * batches + at.batch + 1
-    return (
-        f"the training diverged: no finite gradient or loss at step {step} (epoch {at.epoch + 1}, "
-        f"batch {at.batch + 1}); loss {loss:.4g}; parameter norms: {norms}. Try {clip}; for oscillators also a "
-        f"smaller dt. {kept}"
-    )

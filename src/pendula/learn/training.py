@@ -17,6 +17,13 @@ from pendula.learn.rule import BPTT, LearningRule
 
 SCHEDULES = ("constant", "cosine", "drop")
 RULES = ("bptt", "dfa", "readout")
+CAPTURABLE: dict[str, dict[str, bool]] = {
+    "adam": {"fused": True, "capturable": True},
+    "adamw": {"fused": True, "capturable": True},
+    "rmsprop": {"foreach": True, "capturable": True},
+    "sgd": {"fused": True},
+}
+"""Options with which an optimiser can be captured in a CUDA graph, its learning rate a tensor on the GPU."""
 ONE_PROCESS = "a learning rule other than bptt runs in one process"
 
 
@@ -72,6 +79,9 @@ class Training:
         accelerator: cpu, cuda, mps or auto (Lightning Fabric).
         devices: processes to start here (torchrun and fabric run set their own number).
         precision: 32-true, 64-true or bf16-mixed (products in bfloat16, states in float32).
+        cuda_graph: on an NVIDIA GPU: the data lie on it, if they fit, and the whole step (drawing the batch, noise,
+            forward, backward, optimiser) is captured once and replayed; for tasks whose sequences have one length.
+            The numbers are the same to rounding; the learning rate is in float32.
         tensorboard: also write TensorBoard files (needs the tensorboard package).
     """
 
@@ -101,6 +111,7 @@ class Training:
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: int = 1
     precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true"
+    cuda_graph: bool = False
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
@@ -130,6 +141,8 @@ class Training:
                 raise ValueError("window is that of truncated bptt: leave it out, and see window of the rule")
             if self.recompute_every is not None:
                 raise ValueError("recompute_every is that of bptt, and the rule is another: leave it out")
+        if self.cuda_graph:
+            self._check_graph()
         one_of("accelerator", self.accelerator, ("auto", "cpu", "cuda", "mps"))
         one_of("precision", self.precision, ("32-true", "64-true", "bf16-mixed"))
         here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -145,6 +158,21 @@ class Training:
         probability("label_smoothing", self.label_smoothing)
         object.__setattr__(self, "drop_after", tuple(self.drop_after))
 
+    def _check_graph(self) -> None:
+        if self.accelerator in ("cpu", "mps"):
+            raise ValueError(
+                f"cuda_graph needs an NVIDIA GPU, and accelerator={self.accelerator!r}: leave one of them out"
+            )
+        if self.rule != "bptt":
+            raise ValueError("cuda_graph captures bptt, and the rule is another: leave cuda_graph out")
+        for name in ("window", "recompute_every"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"cuda_graph captures a step on whole sequences at once, without {name}: leave one out"
+                )
+        if self.devices > 1:
+            raise ValueError("cuda_graph runs in one process: use devices=1")
+
     def make_rule(self) -> LearningRule:
         """A new one, which has drawn nothing yet."""
         if isinstance(self.rule, str):
@@ -152,9 +180,11 @@ class Training:
         return DFA(**{name: value for name, value in self.rule.items() if name != "name"})
 
     def make_optimiser(self, model: nn.Module) -> torch.optim.Optimizer:
-        options = {"weight_decay": self.weight_decay}
+        options: dict[str, Any] = {"weight_decay": self.weight_decay}
         if self.optimiser == "sgd":
             options["momentum"] = self.momentum
+        if self.cuda_graph:
+            options |= CAPTURABLE[self.optimiser]
         return make_optimiser(model, self.optimiser, lr=self.learning_rate, bases_lr_scale=self.bases_rate, **options)
 
     def rate(self, epoch: int, batch: int, batches: int) -> float:

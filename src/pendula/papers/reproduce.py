@@ -48,7 +48,7 @@ def reproduce(
         results: results/PAPER/ID/seed-N.json is written here; a shorter result of the same settings is replaced.
         runs: run folders, with weights and checkpoints.
         deadline: a reading of `time.monotonic()`; a seed that reaches it writes what it has, with the epochs it did.
-        place: accelerator, devices and precision of the trainings; the entry's when None.
+        place: accelerator, devices, precision and cuda_graph of the trainings; the entry's when None.
         progress: makes what shows a training's progress, from its name and its number of epochs.
         say: is told in a sentence what happens.
 
@@ -109,7 +109,8 @@ def read_result(path: Path) -> dict[str, Any]:
 
 def same_settings(experiment: Experiment) -> Experiment:
     """An experiment without what changes where it runs, how often it is saved, and what is watched."""
-    train = replace(experiment.train, accelerator="auto", devices=1, save_every=None, certify=None, tensorboard=False)
+    place: dict[str, Any] = {"accelerator": "auto", "devices": 1, "cuda_graph": False}
+    train = replace(experiment.train, save_every=None, certify=None, tensorboard=False, **place)
     return replace(experiment, train=train)
 
 

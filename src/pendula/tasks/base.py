@@ -161,6 +161,12 @@ class Task(ABC):
     def steps(self, part: str, batch_size: int) -> int:
         return -(-self.size(part) // batch_size)
 
+    def order(self, part: str, seed: int = 0, epoch: int = 0) -> Tensor:
+        """The numbers of all sequences of a part as they are read: seed and epoch shuffle the training part."""
+        if part == "train":
+            return torch.randperm(self.size(part), generator=generator_for(seed, epoch))
+        return torch.arange(self.size(part))
+
     def batches(
         self,
         part: str,
@@ -179,9 +185,7 @@ class Task(ABC):
         """
         one_of("part", part, PARTS)
         positive_int("batch_size", batch_size)
-        order = torch.arange(self.size(part))
-        if part == "train":
-            order = torch.randperm(self.size(part), generator=generator_for(seed, epoch))
+        order = self.order(part, seed, epoch)
         for number in range(start, self.steps(part, batch_size)):
             index = order[number * batch_size : (number + 1) * batch_size]
             if world == 1:
