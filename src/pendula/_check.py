@@ -125,6 +125,9 @@ def lengths_of(lengths: object, steps: int, batch: int, device: torch.device) ->
         raise ShapeError(f"lengths must hold one number per sequence, shape ({batch},), got {tuple(values.shape)}")
     if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
         raise TypeError(f"lengths must be whole numbers, got {values.dtype}")
+    if torch.compiler.is_compiling():
+        torch._assert_async(((values >= 1) & (values <= steps)).all(), "lengths must be from 1 to the padded length")
+        return values.to(device=device, dtype=torch.int64)
     low, high = int(values.min()), int(values.max())
     if low < 1 or high > steps:
         raise ValueError(
@@ -152,6 +155,9 @@ def positive_timespans(spans: Tensor, valid: Tensor | None) -> None:
     bad = ~((spans > 0) & torch.isfinite(spans))
     if valid is not None:
         bad &= valid
+    if torch.compiler.is_compiling():
+        torch._assert_async(~bad.any(), "timespans must be positive and finite")
+        return
     if bool(bad.any()):
         step, sequence = (int(i) for i in bad.nonzero()[0])
         raise ValueError(

@@ -116,6 +116,14 @@ class Cell(nn.Module, ABC):
     def output_size(self) -> int:
         return self.hidden_size
 
+    @property
+    def like(self) -> Tensor:
+        """A parameter, for its type and its device."""
+        for parameter in self._parameters.values():
+            if parameter is not None:
+                return parameter
+        return next(self.parameters())
+
     @classmethod
     def physics(cls) -> dict[str, Any]:
         """The keyword-only arguments of the constructor and their defaults."""
@@ -129,7 +137,7 @@ class Cell(nn.Module, ABC):
 
     def initial_state(self, batch: int) -> tuple[Tensor, ...]:
         """The state before the first step: zeros unless the network says otherwise."""
-        like = next(self.parameters())
+        like = self.like
         state: tuple[Tensor, ...] = self.State(*(like.new_zeros(batch, self.hidden_size) for _ in self.State._fields))
         return state
 

@@ -174,6 +174,7 @@ class Recurrent(nn.Module):
             )
         lone = x.dim() == 1
         sequence = x.reshape(1, 1, -1) if lone else x.unsqueeze(0)
+        _check.sequence_input(sequence, self.input_size, self._weight)
         spans = None
         if timespan is not None:
             spans = torch.as_tensor(timespan).reshape(1, -1)
@@ -198,7 +199,7 @@ class Recurrent(nn.Module):
 
     @property
     def _weight(self) -> Tensor:
-        return next(self.parameters())
+        return self.cell(0).like
 
     def _packed(
         self, packed: PackedSequence, hx: State | None, lengths: Any, timespans: Tensor | None
@@ -206,6 +207,7 @@ class Recurrent(nn.Module):
         if lengths is not None:
             raise ValueError("a PackedSequence carries its lengths: leave lengths out")
         x, count = pad_packed_sequence(packed)
+        _check.sequence_input(x, self.input_size, self._weight)
         spans = None if timespans is None else self._spans(timespans, x)
         output, final = self._run(x, None if hx is None else self._fields(hx), count, spans)
         if packed.sorted_indices is not None:
@@ -216,7 +218,6 @@ class Recurrent(nn.Module):
     def _run(
         self, x: Tensor, hx: tuple[Tensor, ...] | None, lengths: Any, timespans: Tensor | None
     ) -> tuple[Tensor, State]:
-        _check.sequence_input(x, self.input_size, self._weight)
         steps, batch = x.shape[:2]
         count = None if lengths is None else _check.lengths_of(lengths, steps, batch, x.device)
         if timespans is not None:
@@ -228,6 +229,8 @@ class Recurrent(nn.Module):
         for layer in range(self.num_layers):
             x, ends = self.run_layer(layer, x, hx, count, timespans)
             finals += ends
+        if len(finals) == 1:
+            return x, self.cell_type.State(*(s.unsqueeze(0) for s in finals[0]))
         return x, self.cell_type.State(*(torch.stack(field) for field in zip(*finals, strict=True)))
 
     def run_layer(

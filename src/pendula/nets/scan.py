@@ -114,9 +114,10 @@ def run(
     with cell.keeping():
         if isinstance(cell, LinearCell) and backend != "reference":
             return _associative(cell, x, state, lengths, valid, tau)
-        if _choose(cell, x, lengths, tau, backend):
+        operands = cell.operands() if cell.fused is not None and backend != "reference" else ()
+        if _choose(cell, x, operands, lengths, tau, backend):
             assert cell.fused is not None
-            outputs, final = cell.fused(x, state, cell.operands(), lengths=lengths, tau=tau)
+            outputs, final = cell.fused(x, state, operands, lengths=lengths, tau=tau)
             outputs, final = outputs.to(state[0].dtype), tuple(f.to(s.dtype) for f, s in zip(final, state, strict=True))
             return outputs, cell.State(*final)
         return _reference(cell, x, state, valid, tau)
@@ -204,7 +205,9 @@ def _newton_in_one_call(cell: Cell, x: Tensor, backend: str) -> bool:
     return False
 
 
-def _choose(cell: Cell, x: Tensor, lengths: Tensor | None, tau: Tensor | None, backend: str) -> bool:
+def _choose(
+    cell: Cell, x: Tensor, operands: tuple[Any, ...], lengths: Tensor | None, tau: Tensor | None, backend: str
+) -> bool:
     if backend == "reference":
         return False
     if backend == "auto" and isinstance(cell, ReversibleCell) and cell.memory == "tape":
@@ -214,7 +217,7 @@ def _choose(cell: Cell, x: Tensor, lengths: Tensor | None, tau: Tensor | None, b
     if cell.fused is None:
         reason: str | None = f"{network} has no fused scan"
     else:
-        reason = cell.fused.objection(x, cell.operands(), lengths=lengths, tau=tau)
+        reason = cell.fused.objection(x, operands, lengths=lengths, tau=tau)
     if reason is None:
         return True
     if backend == "fused":

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pendula.ops import native
+from pendula.ops.direct import Direct
 
 CACHED = 1 << 18
 """Numbers of a chunk of steps, so that what a chunk took is in cache when the gradients of the weights are summed."""
@@ -21,11 +22,15 @@ CACHED = 1 << 18
 
 def chunk_of(batch: int, units: int) -> int:
     """Steps of a chunk: the velocity before each is kept, and rebuilt within it from the kept tanh."""
-    return max(8, min(512, CACHED // (batch * units)))
+    return native.clamp(CACHED // (batch * units), 8, 512)
 
 
-@torch.library.custom_op("pendula::cornn_scan", mutates_args=())
-def cornn_scan(
+def kept_of(x: Tensor, units: int) -> int:
+    """How many velocities the backward pass is given: on a GPU all, here the one before each chunk but the first."""
+    return x.shape[0] if x.is_cuda else (x.shape[0] - 1) // chunk_of(x.shape[1], units)
+
+
+def _forward(
     x: Tensor,
     y0: Tensor,
     z0: Tensor,
@@ -49,12 +54,11 @@ def cornn_scan(
     check_sizes(x, y0, z0, W, W_z, V, b, dt, gamma, epsilon, tau, lengths)
     steps, batch, inputs = x.shape
     units, dtype = W.shape[0], x.dtype
-    x, y0, z0, W, W_z, V, dt, gamma, epsilon = (a.contiguous() for a in (x, y0, z0, W, W_z, V, dt, gamma, epsilon))
-    b, tau, lengths = _optional(b, tau, lengths)
+    x, y0, z0, W, W_z, V, b = native.contiguous(x, y0, z0, W, W_z, V, b)
+    dt, gamma, epsilon, tau, lengths = native.contiguous(dt, gamma, epsilon, tau, lengths)
     y, y_last, z_last = native.fresh(x, steps, batch, units), torch.empty_like(y0), torch.empty_like(z0)
-    every = chunk_of(batch, units)
     s = native.fresh(x, steps, batch, units) if keep else x.new_empty(0)
-    kept = x.new_empty((steps - 1) // every if keep else 0, batch, units)
+    kept = x.new_empty(kept_of(x, units) if keep else 0, batch, units)
     size = native.library().pendula_cornn_forward_scratch(dtype.itemsize, units, inputs, batch)
     scratch = x.new_empty(size)
     arguments = native.structure(
@@ -84,10 +88,13 @@ def cornn_scan(
         y_last=y_last,
         z_last=z_last,
         scratch=scratch,
-        every=every,
+        every=chunk_of(batch, units),
     )
     native.call("pendula_cornn_forward_run", arguments, dtype)
     return y, y_last, z_last, s, kept
+
+
+cornn_scan = torch.library.custom_op("pendula::cornn_scan", _forward, mutates_args=())
 
 
 @cornn_scan.register_fake
@@ -97,9 +104,8 @@ def _(x: Tensor, y0: Tensor, z0: Tensor, W: Tensor, *rest: Any) -> tuple[Tensor,
     y = x.new_empty(x.shape[0], x.shape[1], W.shape[0])
     last = [x.new_empty(x.shape[1], W.shape[0]) for _ in range(2)]
     s = torch.empty_like(y) if keep else x.new_empty(0)
-    # how many depends on sizes that may be symbols here
-    count = torch.library.get_ctx().new_dynamic_size() if keep else 0
-    return y, last[0], last[1], s, x.new_empty(count, x.shape[1], W.shape[0])
+    # sizes may be symbols here
+    return y, last[0], last[1], s, x.new_empty(kept_of(x, W.shape[0]) if keep else 0, x.shape[1], W.shape[0])
 
 
 @cornn_scan.register_kernel("cuda")
@@ -109,8 +115,7 @@ def _(*given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     return on_gpu.forward(*given)
 
 
-@torch.library.custom_op("pendula::cornn_scan_backward", mutates_args=())
-def cornn_scan_backward(
+def _run_backward(
     by_y: Tensor | None,
     by_y_last: Tensor | None,
     by_z_last: Tensor | None,
@@ -139,16 +144,15 @@ def cornn_scan_backward(
     _check_kept(x, W.shape[0], by_y, by_y_last, by_z_last, y, s, kept)
     steps, batch, inputs = x.shape
     units, dtype, threads = W.shape[0], x.dtype, torch.get_num_threads()
-    x, y0, z0, W, W_z, V, y, s, kept = (a.contiguous() for a in (x, y0, z0, W, W_z, V, y, s, kept))
-    dt, gamma, epsilon = (a.contiguous() for a in (dt, gamma, epsilon))
-    by_y, tau, lengths = _optional(by_y, tau, lengths)
+    x, y0, z0, W, W_z, V, y, s, kept, by_y = native.contiguous(x, y0, z0, W, W_z, V, y, s, kept, by_y)
+    dt, gamma, epsilon, tau, lengths = native.contiguous(dt, gamma, epsilon, tau, lengths)
     state_y, state_z = (
         torch.zeros_like(y0) if g is None else g.clone(memory_format=torch.contiguous_format)
         for g in (by_y_last, by_z_last)
     )
     by_x, by_b = torch.empty_like(x) if input else x.new_empty(0), x.new_empty(units)
     by_W, by_W_z, by_V = torch.empty_like(W), torch.empty_like(W_z), torch.empty_like(V)
-    sums = torch.zeros((3, threads, units) if constants else (3, 0, 0), dtype=torch.float64)
+    sums = torch.zeros((3, threads, units), dtype=torch.float64) if constants else None
     by_tau = x.new_empty(0) if tau is None else torch.empty_like(tau)
     arguments = native.structure(
         native.CoRNNBackward,
@@ -182,15 +186,20 @@ def cornn_scan_backward(
         by_W_z=by_W_z,
         by_V=by_V,
         by_b=by_b,
-        by_dt=sums[0] if constants else None,
-        by_gamma=sums[1] if constants else None,
-        by_epsilon=sums[2] if constants else None,
+        by_dt=None if sums is None else sums[0],
+        by_gamma=None if sums is None else sums[1],
+        by_epsilon=None if sums is None else sums[2],
         by_tau=None if tau is None else by_tau,
     )
     scratch = x.new_empty(native.library().pendula_cornn_backward_scratch(ctypes.byref(arguments), dtype.itemsize))
     arguments.scratch = scratch.data_ptr()
     native.call("pendula_cornn_backward_run", arguments, dtype)
-    return [by_x, state_y, state_z, by_W, by_W_z, by_V, by_b, *(part.sum(0).to(x.dtype) for part in sums), by_tau]
+    summed = [x.new_empty(0) if sums is None else sums[i].sum(0).to(dtype) for i in range(3)]
+    return [by_x, state_y, state_z, by_W, by_W_z, by_V, by_b, *summed, by_tau]
+
+
+cornn_scan_backward = torch.library.custom_op("pendula::cornn_scan_backward", _run_backward, mutates_args=())
+_direct_backward = Direct(cornn_scan_backward, _run_backward)
 
 
 @cornn_scan_backward.register_fake
@@ -234,7 +243,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 def _backward(ctx: Any, by_y: Any, by_y_last: Any, by_z_last: Any, *_: Any) -> tuple[Tensor | None, ...]:
     # read once: under activation checkpointing a second reading is refused
     saved = ctx.saved_tensors
-    *found, by_dt, by_gamma, by_epsilon, by_tau = cornn_scan_backward(
+    *found, by_dt, by_gamma, by_epsilon, by_tau = _direct_backward(
         by_y, by_y_last, by_z_last, *saved, ctx.implicit, ctx.needs_input_grad[0], ctx.constants, ctx.products
     )
     constants = (by_dt, by_gamma, by_epsilon) if ctx.constants else (None, None, None)
@@ -245,10 +254,7 @@ def _backward(ctx: Any, by_y: Any, by_y_last: Any, by_z_last: Any, *_: Any) -> t
 
 
 cornn_scan.register_autograd(_backward, setup_context=_setup)
-
-
-def _optional(*tensors: Tensor | None) -> list[Tensor | None]:
-    return [None if t is None else t.contiguous() for t in tensors]
+direct = Direct(cornn_scan, _forward, _backward, _setup)
 
 
 def check_sizes(x: Tensor, *others: Tensor | None) -> None:
@@ -265,5 +271,5 @@ def _check_kept(x: Tensor, n: int, *others: Tensor | None) -> None:
     names = ("by_y", "by_y_last", "by_z_last", "y", "s", "kept")
     steps, batch = x.shape[:2]
     shown, state = (steps, batch, n), (batch, n)
-    sizes = [shown, state, state, shown, shown, ((steps - 1) // chunk_of(batch, n), batch, n)]
+    sizes = [shown, state, state, shown, shown, (kept_of(x, n), batch, n)]
     native.check("cornn_scan_backward", x, dict(zip(names, zip(others, sizes, strict=True), strict=True)))

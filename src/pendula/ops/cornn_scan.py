@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pendula.ops import native
-from pendula.ops.cornn import check_sizes, cornn_scan
+from pendula.ops.cornn import check_sizes, direct
 from pendula.ops.gpu import device, product
 
 
@@ -50,9 +50,7 @@ class CoRNNScan:
         if keep:
             given = (x, *state, W, W_z, V, b, *constants, tau)
             keep = any(t is not None and t.requires_grad for t in given)
-        y, y_last, z_last, _, _ = cornn_scan(
-            x, *state, W, W_z, V, b, *constants, tau, lengths, implicit, keep, products
-        )
+        y, y_last, z_last, _, _ = direct(x, *state, W, W_z, V, b, *constants, tau, lengths, implicit, keep, products)
         return y, (y_last, z_last)
 
     def stepper(self, state: tuple[Tensor, ...], operands: tuple[Any, ...]) -> CoRNNStepper:

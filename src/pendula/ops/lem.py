@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pendula.ops import native
+from pendula.ops.direct import Direct
 
 CACHED = 1 << 18
 """Numbers of a chunk of steps, so that what a chunk took is in cache when the gradients of the weights are summed."""
@@ -20,11 +21,15 @@ CACHED = 1 << 18
 
 def chunk_of(batch: int, units: int) -> int:
     """Steps of a chunk: the memory z before each is kept, and rebuilt within it from the kept gates."""
-    return max(8, min(512, CACHED // (4 * batch * units)))
+    return native.clamp(CACHED // (4 * batch * units), 8, 512)
 
 
-@torch.library.custom_op("pendula::lem_scan", mutates_args=())
-def lem_scan(
+def kept_of(x: Tensor, units: int) -> int:
+    """How many z the backward pass is given: on a GPU all, here the one before each chunk but the first."""
+    return x.shape[0] if x.is_cuda else (x.shape[0] - 1) // chunk_of(x.shape[1], units)
+
+
+def _forward(
     x: Tensor,
     y0: Tensor,
     z0: Tensor,
@@ -46,12 +51,11 @@ def lem_scan(
     _check(x, y0, z0, W, W_y, V, b, dt, tau, lengths)
     steps, batch, inputs = x.shape
     units, dtype = W_y.shape[0], x.dtype
-    x, y0, z0, W, W_y, V, dt = (a.contiguous() for a in (x, y0, z0, W, W_y, V, dt))
-    b, tau, lengths = _optional(b, tau, lengths)
+    x, y0, z0, W, W_y, V, b, dt, tau, lengths = native.contiguous(x, y0, z0, W, W_y, V, b, dt, tau, lengths)
     y, y_last, z_last = native.fresh(x, steps, batch, units), torch.empty_like(y0), torch.empty_like(z0)
     every = chunk_of(batch, units)
     gates = native.fresh(x, steps, batch, 4 * units) if keep else x.new_empty(0)
-    kept = x.new_empty((steps - 1) // every if keep else 0, batch, units)
+    kept = x.new_empty(kept_of(x, units) if keep else 0, batch, units)
     scratch = x.new_empty(native.library().pendula_lem_forward_scratch(dtype.itemsize, units, inputs, batch))
     arguments = native.structure(
         native.LEMForward,
@@ -83,6 +87,9 @@ def lem_scan(
     return y, y_last, z_last, gates, kept
 
 
+lem_scan = torch.library.custom_op("pendula::lem_scan", _forward, mutates_args=())
+
+
 @lem_scan.register_fake
 def _(
     x: Tensor, y0: Tensor, z0: Tensor, W: Tensor, W_y: Tensor, *rest: Any
@@ -92,9 +99,9 @@ def _(
     steps, batch, units = x.shape[0], x.shape[1], W_y.shape[0]
     last = [x.new_empty(batch, units) for _ in range(2)]
     gates = x.new_empty((steps, batch, 4 * units) if keep else (0,))
-    # how many depends on sizes that may be symbols here
-    count = torch.library.get_ctx().new_dynamic_size() if keep else 0
-    return x.new_empty(steps, batch, units), last[0], last[1], gates, x.new_empty(count, batch, units)
+    # sizes may be symbols here
+    kept = x.new_empty(kept_of(x, units) if keep else 0, batch, units)
+    return x.new_empty(steps, batch, units), last[0], last[1], gates, kept
 
 
 @lem_scan.register_kernel("cuda")
@@ -104,8 +111,7 @@ def _(*given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     return on_gpu.forward(*given)
 
 
-@torch.library.custom_op("pendula::lem_scan_backward", mutates_args=())
-def lem_scan_backward(
+def _run_backward(
     by_y: Tensor | None,
     by_y_last: Tensor | None,
     by_z_last: Tensor | None,
@@ -130,8 +136,8 @@ def lem_scan_backward(
     _check_kept(x, W_y.shape[0], by_y, by_y_last, by_z_last, y, gates, kept)
     steps, batch, inputs = x.shape
     units, dtype, threads = W_y.shape[0], x.dtype, torch.get_num_threads()
-    x, y0, z0, W, W_y, dt, y, gates, kept = (a.contiguous() for a in (x, y0, z0, W, W_y, dt, y, gates, kept))
-    by_y, tau, lengths = _optional(by_y, tau, lengths)
+    x, y0, z0, W, W_y, dt, tau, lengths = native.contiguous(x, y0, z0, W, W_y, dt, tau, lengths)
+    y, gates, kept, by_y = native.contiguous(y, gates, kept, by_y)
     state_y, state_z = (
         torch.zeros_like(y0) if g is None else g.clone(memory_format=torch.contiguous_format)
         for g in (by_y_last, by_z_last)
@@ -191,6 +197,10 @@ def lem_scan_backward(
     return [by_x, state_y, state_z, by_W.contiguous(), by_W_y.contiguous(), by_V, by_b, summed, by_tau]
 
 
+lem_scan_backward = torch.library.custom_op("pendula::lem_scan_backward", _run_backward, mutates_args=())
+_direct_backward = Direct(lem_scan_backward, _run_backward)
+
+
 @lem_scan_backward.register_fake
 def _(
     by_y: Any,
@@ -231,16 +241,13 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 def _backward(ctx: Any, by_y: Any, by_y_last: Any, by_z_last: Any, *_: Any) -> tuple[Tensor | None, ...]:
     # read once: under activation checkpointing a second reading is refused
     saved = ctx.saved_tensors
-    found = lem_scan_backward(by_y, by_y_last, by_z_last, *saved, ctx.wants_x, ctx.wants_dt, ctx.products)
+    found = _direct_backward(by_y, by_y_last, by_z_last, *saved, ctx.wants_x, ctx.wants_dt, ctx.products)
     wanted = (ctx.wants_x, *[True] * 5, ctx.biased, ctx.wants_dt, saved[7] is not None)
     return (*(g if want else None for g, want in zip(found, wanted, strict=True)), None, None, None)
 
 
 lem_scan.register_autograd(_backward, setup_context=_setup)
-
-
-def _optional(*tensors: Tensor | None) -> list[Tensor | None]:
-    return [None if t is None else t.contiguous() for t in tensors]
+direct = Direct(lem_scan, _forward, _backward, _setup)
 
 
 def _check(x: Tensor, *others: Tensor | None) -> None:
@@ -258,5 +265,5 @@ def _check_kept(x: Tensor, n: int, *others: Tensor | None) -> None:
     names = ("by_y", "by_y_last", "by_z_last", "y", "gates", "kept")
     steps, batch = x.shape[:2]
     shown, state = (steps, batch, n), (batch, n)
-    sizes = [shown, state, state, shown, (steps, batch, 4 * n), ((steps - 1) // chunk_of(batch, n), batch, n)]
+    sizes = [shown, state, state, shown, (steps, batch, 4 * n), (kept_of(x, n), batch, n)]
     native.check("lem_scan_backward", x, dict(zip(names, zip(others, sizes, strict=True), strict=True)))

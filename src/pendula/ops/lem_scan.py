@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pendula.ops import native
 from pendula.ops.gpu import device, product
-from pendula.ops.lem import lem_scan
+from pendula.ops.lem import direct
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class LEMScan:
         keep = torch.is_grad_enabled()
         if keep:
             keep = any(t is not None and t.requires_grad for t in (x, *state, W, W_y, V, b, dt, tau))
-        y, y_last, z_last, _, _ = lem_scan(x, *state, W, W_y, V, b, dt, tau, lengths, keep, products)
+        y, y_last, z_last, _, _ = direct(x, *state, W, W_y, V, b, dt, tau, lengths, keep, products)
         return y, (y_last, z_last)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pendula._check import one_of
+from pendula.ops.direct import transformed
 
 FILE = "_scans" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 
@@ -159,8 +160,10 @@ def objection(name: str, x: Tensor, *more: Tensor) -> str | None:
     reason: str = missing()
     if reason:
         return reason
+    if not torch.compiler.is_compiling() and transformed():
+        return f"{name} knows neither torch.func nor forward-mode differentiation"
     for tensor in (x, *more):
-        if tensor.device.type != "cpu":
+        if not tensor.is_cpu:
             return f"{name} runs on the processor, and the tensors are on {tensor.device}"
     # under autocast the input may be narrow; the weights are not
     if any(tensor.dtype not in (torch.float32, torch.float64) for tensor in more):
@@ -170,15 +173,30 @@ def objection(name: str, x: Tensor, *more: Tensor) -> str | None:
 
 def check(name: str, x: Tensor, given: Mapping[str, tuple[Tensor | None, tuple[int, ...]]]) -> None:
     """Every tensor has the size that goes with it here, the type of x and lies on the processor."""
-    if x.dtype not in (torch.float32, torch.float64) or x.device.type != "cpu":
+    if x.dtype not in (torch.float32, torch.float64) or not x.is_cpu:
         raise ValueError(f"{name} needs x of float32 or float64 on the cpu, got {x.dtype} on {x.device}")
     for label, (tensor, size) in given.items():
+        if tensor is None:
+            continue
         dtype = torch.int64 if label == "lengths" else x.dtype
-        if tensor is not None and (tensor.shape != size or tensor.dtype != dtype or tensor.device.type != "cpu"):
+        if tensor.shape != size or tensor.dtype != dtype or not tensor.is_cpu:
             raise ValueError(
                 f"{name} needs {label} {size} of {dtype} on the cpu, got {tuple(tensor.shape)} of {tensor.dtype} on "
                 f"{tensor.device}"
             )
+
+
+def clamp(value: int, least: int, most: int) -> int:
+    """A number between two others, or the symbol of one, in a trace for sizes that aren't known."""
+    if isinstance(value, int):
+        return max(least, min(most, value))
+    symbol: int = torch.sym_max(least, torch.sym_min(most, value))
+    return symbol
+
+
+def contiguous(*tensors: Any) -> list[Any]:
+    """The tensors as C reads them; None stays None."""
+    return [a if a is None or a.is_contiguous() else a.contiguous() for a in tensors]
 
 
 def fresh(like: Tensor, *shape: int) -> Tensor:

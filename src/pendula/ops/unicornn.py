@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pendula.ops import native
+from pendula.ops.direct import Direct
 from pendula.ops.gpu import device
 
 STORE, CHECKPOINT, REVERSE, TANH = range(4)
@@ -22,8 +23,7 @@ WIDE = 64
 """Up to so many inputs the drive is computed again faster than its tanh is stored and read."""
 
 
-@torch.library.custom_op("pendula::unicornn_scan", mutates_args=())
-def unicornn_scan(
+def _forward(
     x: Tensor,
     y0: Tensor,
     z0: Tensor,
@@ -43,8 +43,7 @@ def unicornn_scan(
     the last tensor has the tanh of all steps (T, B, N).
     """
     _check(x, y0, z0, w, h, alpha, V, b, tau, lengths)
-    x, w, h, alpha, V = (a.contiguous() for a in (x, w, h, alpha, V))
-    b, tau, lengths = _contiguous(b, tau, lengths)
+    x, w, h, alpha, V, b, tau, lengths = native.contiguous(x, w, h, alpha, V, b, tau, lengths)
     steps, batch, units = x.shape[0], x.shape[1], w.shape[0]
     y, z = (s.clone(memory_format=torch.contiguous_format) for s in (y0, z0))
     outputs = native.fresh(x, steps, batch, units)
@@ -79,6 +78,9 @@ def unicornn_scan(
     return outputs, y, z, kept
 
 
+unicornn_scan = torch.library.custom_op("pendula::unicornn_scan", _forward, mutates_args=())
+
+
 @unicornn_scan.register_fake
 def _(x: Tensor, y0: Tensor, z0: Tensor, w: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     memory, every = rest[-2:]
@@ -95,8 +97,7 @@ def _(*given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return on_gpu.forward(*given)
 
 
-@torch.library.custom_op("pendula::unicornn_scan_backward", mutates_args=())
-def unicornn_scan_backward(
+def _run_backward(
     by_outputs: Tensor | None,
     by_y: Tensor | None,
     by_z: Tensor | None,
@@ -122,9 +123,8 @@ def unicornn_scan_backward(
     _check(x, y0, z0, w, h, alpha, V, b, tau, lengths)
     steps, batch, units = x.shape[0], x.shape[1], w.shape[0]
     _check_kept(x, units, memory, every, by_outputs, by_y, by_z, outputs, y, z, kept)
-    x, y0, w, h, alpha, V, y, z = (a.contiguous() for a in (x, y0, w, h, alpha, V, y, z))
-    b, tau, lengths, by_outputs = _contiguous(b, tau, lengths, by_outputs)
-    kept, outputs = kept.contiguous(), outputs.contiguous()
+    x, y0, w, h, alpha, V, b, tau, lengths = native.contiguous(x, y0, w, h, alpha, V, b, tau, lengths)
+    y, z, kept, outputs, by_outputs = native.contiguous(y, z, kept, outputs, by_outputs)
     state_y, state_z = (
         torch.zeros_like(y) if g is None else g.clone(memory_format=torch.contiguous_format) for g in (by_y, by_z)
     )
@@ -173,6 +173,10 @@ def unicornn_scan_backward(
     return [by_x, state_y, state_z, by_w, by_h, by_alpha, by_V, by_b, by_tau]
 
 
+unicornn_scan_backward = torch.library.custom_op("pendula::unicornn_scan_backward", _run_backward, mutates_args=())
+_direct_backward = Direct(unicornn_scan_backward, _run_backward)
+
+
 @unicornn_scan_backward.register_fake
 def _(
     by_outputs: Any,
@@ -212,7 +216,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 def _backward(ctx: Any, by_outputs: Any, by_y: Any, by_z: Any, _: Any) -> tuple[Tensor | None, ...]:
     # read once: under activation checkpointing a second reading is refused
     saved = ctx.saved_tensors
-    found = unicornn_scan_backward(by_outputs, by_y, by_z, *saved, ctx.memory, ctx.every, ctx.needs_input_grad[0])
+    found = _direct_backward(by_outputs, by_y, by_z, *saved, ctx.memory, ctx.every, ctx.needs_input_grad[0])
     bias = found[7] if saved[7] is not None else None
     span = found[8] if saved[8] is not None else None
     by_x = found[0] if ctx.needs_input_grad[0] else None
@@ -220,10 +224,7 @@ def _backward(ctx: Any, by_outputs: Any, by_y: Any, by_z: Any, _: Any) -> tuple[
 
 
 unicornn_scan.register_autograd(_backward, setup_context=_setup)
-
-
-def _contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
-    return [None if t is None else t.contiguous() for t in tensors]
+direct = Direct(unicornn_scan, _forward, _backward, _setup)
 
 
 def _kept_size(steps: int, batch: int, units: int, memory: int, every: int) -> tuple[int, ...]:
@@ -285,7 +286,7 @@ class UnICORNNScan:
         if mode == STORE and x.shape[2] > WIDE and not x.is_cuda and torch.is_grad_enabled():
             given = (x, *state, w, h, alpha, V, b, tau)
             mode = TANH if any(t is not None and t.requires_grad for t in given) else mode
-        outputs, y, z, _ = unicornn_scan(x, *state, w, h, alpha, V, b, tau, lengths, mode, every)
+        outputs, y, z, _ = direct(x, *state, w, h, alpha, V, b, tau, lengths, mode, every)
         return outputs, (y, z)
 
 
