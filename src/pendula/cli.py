@@ -28,6 +28,7 @@ import pendula
 from pendula._check import BackendError, DataError, seconds_of
 from pendula.choices import ModelChoice, TaskChoice
 from pendula.experiment import Experiment, files_of, open_run, read_config, run
+from pendula.learn.heap import keep_freed_memory
 from pendula.learn.training import Diverged, Training
 
 WRONG, DATA, DIVERGED, INTERRUPTED = 2, 3, 4, 130
@@ -231,6 +232,7 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
     warnings.showwarning = _warn
+    keep_freed_memory()
     try:
         made = parser(" ".join((__doc__ or "").split("\n\n")[1].split()))
         args = made.instantiate(made.parse_args(in_full(sys.argv[1:] if arguments is None else arguments)))

@@ -24,6 +24,7 @@ from optuna.trial import TrialState
 
 from pendula._check import BackendError, DataError, StabilityWarning
 from pendula.experiment import run
+from pendula.learn.heap import keep_freed_memory
 from pendula.learn.record import Progress
 from pendula.learn.training import Diverged, Interrupted, OutOfTime
 from pendula.tune import places
@@ -224,6 +225,7 @@ def main() -> None:
 
 def serve(do: Callable[[dict[str, Any], Say], None]) -> None:
     """Do a job, which is a line of JSON on standard input, whose end makes this process stop."""
+    keep_freed_memory()
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Interrupted("stopped")
