@@ -1,4 +1,6 @@
 // coRNN: the whole scan of a slice of the batch, and its adjoint (spec sheet cornn.md 1.2 and 3).
+#include <type_traits>
+
 #include "isa.hpp"
 #include "lines.hpp"
 #include "product.hpp"
@@ -7,13 +9,21 @@ namespace pendula {
 namespace PENDULA_ISA {
 namespace {
 
-// A row of operands: y and z with room for whole panels, then the input.
+// Whether products of a type can be those of bfloat16 numbers.
+template <typename T>
+constexpr bool NARROWS = PENDULA_NARROW && sizeof(T) == sizeof(float);
+
+// A row of operands: y and z with room for whole panels, then the input; and again in pairs, for narrow products.
 template <typename T>
 struct Row {
     int64_t units, inputs, room;
-    Row(int64_t units_, int64_t inputs_) : units(units_), inputs(inputs_), room(padded<T>(units_)) {}
-    int64_t stride() const { return 2 * room + inputs; }
+    bool narrow;
+    Row(int64_t units_, int64_t inputs_, bool narrow_)
+        : units(units_), inputs(inputs_), room(padded<T>(units_)), narrow(NARROWS<T> && narrow_) {}
+    int64_t in_pairs() const { return 2 * room + inputs; }
+    int64_t stride() const { return in_pairs() + (narrow ? room + pairs(inputs) : 0); }
     int64_t stacked() const { return 2 * units + inputs; }
+    int64_t stacked_pairs() const { return 2 * pairs(units) + pairs(inputs); }
 };
 
 }  // namespace
@@ -31,20 +41,36 @@ inline Vec<T> velocity(bool implicit, Vec<T> h, Vec<T> gamma, Vec<T> epsilon, Ve
 }
 
 template <typename T>
+bool cornn_narrows() {
+    return NARROWS<T>;
+}
+
+template <typename T>
 int64_t cornn_forward_scratch(int64_t units, int64_t inputs, int64_t batch) {
-    const Row<T> row(units, inputs);
+    const Row<T> row(units, inputs, true);
     return row.room * row.stacked() + 4 * row.room + 2 * batch * row.stride();
 }
 
 template <typename T>
 void cornn_forward_pack(const pendula_cornn_forward& a) {
     const int64_t N = a.units, I = a.inputs;
-    const Row<T> row(N, I);
+    const Row<T> row(N, I, a.narrow != 0);
     T* packed = static_cast<T*>(a.scratch);
     // column n of the packed matrix is row n of W, W_z and V
-    pack(packed, row.stacked(), 0, static_cast<const T*>(a.W), N, N, 1, N);
-    pack(packed, row.stacked(), N, static_cast<const T*>(a.W_z), N, N, 1, N);
-    pack(packed, row.stacked(), 2 * N, static_cast<const T*>(a.V), I, N, 1, I);
+    const struct {
+        const void* matrix;
+        int64_t row, pair, count;
+    } parts[3] = {{a.W, 0, 0, N}, {a.W_z, N, pairs(N), N}, {a.V, 2 * N, 2 * pairs(N), I}};
+    for (const auto& part : parts) {
+        const T* const from = static_cast<const T*>(part.matrix);
+        if constexpr (NARROWS<T>) {
+            if (row.narrow) {
+                pack_paired(packed, panel_width<T>(), row.stacked_pairs(), part.pair, from, part.count, N, 1, part.count);
+                continue;
+            }
+        }
+        pack(packed, row.stacked(), part.row, from, part.count, N, 1, part.count);
+    }
     T* constants = packed + row.room * row.stacked();
     const void* from[4] = {a.b, a.dt, a.gamma, a.epsilon};
     for (int i = 0; i < 4; ++i) widen(constants + i * row.room, from[i], N, row.room);
@@ -61,7 +87,7 @@ template <typename T>
 void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t end, const Team& team) {
     const FlushDenormals guard;
     const int64_t N = a.units, I = a.inputs, B = a.batch, rows = end - begin;
-    const Row<T> row(N, I);
+    const Row<T> row(N, I, a.narrow != 0);
     const int64_t stride = row.stride();
     const T* packed = static_cast<const T*>(a.scratch);
     const T *b = packed + row.room * row.stacked(), *dt = b + row.room, *gamma = dt + row.room,
@@ -72,17 +98,31 @@ void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t 
     const int64_t panels = cornn_forward_parts<T>(N), width = panel_width<T>();
     const int64_t from = panels * team.part / team.parts * width;
     const int64_t whole = panels * (team.part + 1) / team.parts * width, to = whole < N ? whole : N;
+    const bool narrow = row.narrow;
+    const int64_t in_pairs = row.in_pairs();
     const auto take = [&](T* lines, int64_t t) {
-        for (int64_t r = 0; leads && t < a.steps && r < rows; ++r)
-            copy(lines + r * stride + 2 * row.room, static_cast<const T*>(a.x) + (t * B + begin + r) * I, I);
+        for (int64_t r = 0; leads && t < a.steps && r < rows; ++r) {
+            const T* const x = static_cast<const T*>(a.x) + (t * B + begin + r) * I;
+            T* const line = lines + r * stride;
+            if constexpr (NARROWS<T>) {
+                if (narrow) copy_paired(line + in_pairs + row.room, x, I);
+            }
+            copy(line + 2 * row.room, x, I);
+        }
     };
     for (int64_t r = 0; leads && r < rows; ++r) {
-        widen(now + r * stride, static_cast<const T*>(a.y0) + (begin + r) * N, N, row.room);
-        widen(now + r * stride + row.room, static_cast<const T*>(a.z0) + (begin + r) * N, N, row.room);
+        T* const line = now + r * stride;
+        widen(line, static_cast<const T*>(a.y0) + (begin + r) * N, N, row.room);
+        widen(line + row.room, static_cast<const T*>(a.z0) + (begin + r) * N, N, row.room);
+        if constexpr (NARROWS<T>) {
+            if (narrow) copy_paired(line + in_pairs, line, 2 * row.room);
+        }
     }
     take(now, 0);
     team.meet();
     const Stretch stretches[3] = {{0, N}, {row.room, N}, {2 * row.room, I}};
+    const Stretch in_pairs_too[3] = {
+        {in_pairs, pairs(N)}, {in_pairs + row.room / 2, pairs(N)}, {in_pairs + row.room, pairs(I)}};
     const bool implicit = a.implicit != 0;
     for (int64_t t = 0; t < a.steps; ++t) {
         take(next, t + 1);
@@ -93,24 +133,35 @@ void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t 
                 copy(static_cast<T*>(a.kept) + ((t / a.every - 1) * B + begin + r) * N, now + r * stride + row.room, N);
         T* const s_out = a.s ? static_cast<T*>(a.s) + first : nullptr;
         const T* const tau = a.tau ? static_cast<const T*>(a.tau) + t * B + begin : nullptr;
-        product<T>(now, stride, rows, stretches, 3, packed, row.stacked(), from, to,
-                   [&](int64_t r, int64_t column, Vec<T> sum) {
-                       T *const old = now + r * stride + column, *const young = next + r * stride + column;
-                       const Vec<T> y = load(old), z = load(old + row.room), s = tanh<T>(sum + load(b + column));
-                       Vec<T> h = load(dt + column);
-                       if (tau) h *= tau[r];
-                       Vec<T> z_new = velocity<T>(implicit, h, load(gamma + column), load(epsilon + column), s, y, z);
-                       Vec<T> y_new = y + h * z_new, shown = y_new;
-                       if (a.lengths && t >= a.lengths[begin + r]) {
-                           z_new = z;
-                           y_new = y;
-                           shown = Vec<T>{};
-                       }
-                       store(young, y_new);
-                       store(young + row.room, z_new);
-                       store_up_to(y_out + r * N, column, N, shown);
-                       if (s_out) store_up_to(s_out + r * N, column, N, s);
-                   });
+        const auto update = [&](auto is_narrow) {
+            return [&, is_narrow](int64_t r, int64_t column, Vec<T> sum) {
+                T *const old = now + r * stride + column, *const young = next + r * stride + column;
+                const Vec<T> y = load(old), z = load(old + row.room), s = tanh<T>(sum + load(b + column));
+                Vec<T> h = load(dt + column);
+                if (tau) h *= tau[r];
+                Vec<T> z_new = velocity<T>(implicit, h, load(gamma + column), load(epsilon + column), s, y, z);
+                Vec<T> y_new = y + h * z_new, shown = y_new;
+                if (a.lengths && t >= a.lengths[begin + r]) {
+                    z_new = z;
+                    y_new = y;
+                    shown = Vec<T>{};
+                }
+                store(young, y_new);
+                store(young + row.room, z_new);
+                if constexpr (NARROWS<T> && is_narrow()) {
+                    T* const line = next + r * stride + in_pairs + column / 2;
+                    store_paired(line, y_new);
+                    store_paired(line + row.room / 2, z_new);
+                }
+                store_up_to(y_out + r * N, column, N, shown);
+                if (s_out) store_up_to(s_out + r * N, column, N, s);
+            };
+        };
+        if (narrow)
+            product<T, NARROWS<T>>(now, stride, rows, in_pairs_too, 3, packed, row.stacked_pairs(), from, to,
+                                   update(std::true_type{}));
+        else
+            product<T>(now, stride, rows, stretches, 3, packed, row.stacked(), from, to, update(std::false_type{}));
         T* const swapped = now;
         now = next;
         next = swapped;
@@ -131,6 +182,7 @@ constexpr int64_t NARROW = 16;
 template <typename T>
 struct Backward {
     int64_t units, inputs, every, room, taken, width, lines;
+    bool narrow;
     explicit Backward(const pendula_cornn_backward& a)
         : units(a.units),
           inputs(a.inputs),
@@ -138,15 +190,18 @@ struct Backward {
           room(padded<T>(a.units)),
           taken(2 * a.units + (wide() ? a.inputs : 0)),
           width(padded<T>(taken)),
-          lines(wide() ? 0 : a.inputs) {}
+          lines(wide() ? 0 : a.inputs),
+          narrow(NARROWS<T> && a.narrow) {}
     bool wide() const { return inputs > NARROW; }
     // V, packed, or narrow by columns
     int64_t v_size() const { return wide() ? padded<T>(inputs) * units : inputs * room; }
     int64_t packed() const { return 2 * room * units + v_size() + 3 * room; }
     // sums of a thread: the gradients of W, W_z (and V) side by side, of narrow V by columns, of b
     int64_t sums() const { return units * width + (lines + 1) * room; }
-    // of a sequence: cotangents of y, z and the drive; what the steps of a chunk took, and their drive's cotangents
-    int64_t sequence() const { return 3 * room + (every + 1) * taken + every * units; }
+    // of a sequence: a line; what the steps of a chunk took, and their drive's cotangents
+    int64_t sequence() const { return line() + (every + 1) * taken + every * units; }
+    // cotangents of y, z and the drive, and of the drive in pairs, for narrow products
+    int64_t line() const { return 3 * room + (narrow ? room / 2 : 0); }
     // a panel beyond the end of a thread's chunk may be read
     int64_t thread() const { return sums() + panel_width<T>(); }
     int64_t size(int64_t threads, int64_t batch) const { return packed() + threads * thread() + batch * sequence(); }
@@ -164,8 +219,17 @@ void cornn_backward_pack(const pendula_cornn_backward& a) {
     const Backward<T> plan(a);
     const int64_t N = a.units, room = plan.room;
     T* to = static_cast<T*>(a.scratch);
-    pack(to, N, 0, static_cast<const T*>(a.W), N, N, N, 1);
-    pack(to + room * N, N, 0, static_cast<const T*>(a.W_z), N, N, N, 1);
+    const void* matrices[2] = {a.W, a.W_z};
+    for (int i = 0; i < 2; ++i) {
+        const T* const matrix = static_cast<const T*>(matrices[i]);
+        if constexpr (NARROWS<T>) {
+            if (plan.narrow) {
+                pack_paired(to + i * room * N, panel_width<T>(), pairs(N), 0, matrix, N, N, N, 1);
+                continue;
+            }
+        }
+        pack(to + i * room * N, N, 0, matrix, N, N, N, 1);
+    }
     T* const v = to + 2 * room * N;
     if (plan.wide())
         pack(v, N, 0, static_cast<const T*>(a.V), N, a.inputs, a.inputs, 1);
@@ -189,8 +253,9 @@ void cornn_backward_slice(const pendula_cornn_backward& a, int64_t begin, int64_
     T* const own = static_cast<T*>(a.scratch) + plan.packed() + thread * plan.thread() + begin * plan.sequence();
     T *const sum_w = own, *const sum_v = sum_w + N * plan.width, *const sum_b = sum_v + plan.lines * room;
     T* const work = own + plan.sums();
-    T *const took = work + 3 * rows * room, *const p = took + (plan.every + 1) * rows * taken;
-    const int64_t stride = 3 * room;
+    T *const took = work + rows * plan.line(), *const p = took + (plan.every + 1) * rows * taken;
+    const int64_t stride = plan.line();
+    const bool narrow = plan.narrow;
     for (int64_t i = 0; i < plan.sums(); ++i) own[i] = T(0);
     for (int64_t r = 0; r < rows; ++r) {
         widen(work + r * stride, static_cast<const T*>(a.by_state_y) + (begin + r) * N, N, room);
@@ -200,7 +265,7 @@ void cornn_backward_slice(const pendula_cornn_backward& a, int64_t begin, int64_
     double* const by_gamma = a.by_dt ? static_cast<double*>(a.by_gamma) + thread * N : nullptr;
     double* const by_epsilon = a.by_dt ? static_cast<double*>(a.by_epsilon) + thread * N : nullptr;
     const bool implicit = a.implicit != 0, sums = a.by_dt || a.by_tau;
-    const Stretch drive[1] = {{2 * room, N}}, adjoint[1] = {{0, N}};
+    const Stretch drive[1] = {{2 * room, N}}, in_pairs[1] = {{3 * room, pairs(N)}}, adjoint[1] = {{0, N}};
     for (int64_t first = (a.steps - 1) / plan.every * plan.every; first >= 0; first -= plan.every) {
         const int64_t last = first + plan.every < a.steps ? first + plan.every : a.steps;
         // what each step took: y as the outputs show it, z from the kept one onwards, and x
@@ -234,7 +299,7 @@ void cornn_backward_slice(const pendula_cornn_backward& a, int64_t begin, int64_
                 T *const by_y = work + r * stride, *const by_z = by_y + room, *const by_a = by_z + room;
                 T* const p_line = p + ((t - first) * rows + r) * N;
                 if (a.lengths && t >= a.lengths[begin + r]) {
-                    for (int64_t c = 0; c < room; ++c) by_a[c] = T(0);
+                    for (int64_t c = 0; c < stride - 2 * room; ++c) by_a[c] = T(0);
                     for (int64_t c = 0; c < N; ++c) p_line[c] = T(0);
                     if (a.by_tau) static_cast<T*>(a.by_tau)[t * B + begin + r] = T(0);
                     continue;
@@ -268,6 +333,9 @@ void cornn_backward_slice(const pendula_cornn_backward& a, int64_t begin, int64_
                     store(by_y + c, gy - h * g * q);
                     store(by_z + c, implicit ? q : q - h * e * q);
                     store(by_a + c, by_drive);
+                    if constexpr (NARROWS<T>) {
+                        if (narrow) store_paired(by_a + room + c / 2, by_drive);
+                    }
                     store(sum_b + c, load(sum_b + c) + by_drive);
                     store_up_to(p_line, c, N, by_drive);
                 }
@@ -275,12 +343,17 @@ void cornn_backward_slice(const pendula_cornn_backward& a, int64_t begin, int64_
                     static_cast<T*>(a.by_tau)[t * B + begin + r] = total<T>(by_scale);
                 }
             }
-            for (int64_t half = 0; half < 2; ++half)
-                product<T>(work, stride, rows, drive, 1, packed + half * room * N, N, N,
-                           [&](int64_t r, int64_t column, Vec<T> sum) {
-                               T* const line = work + r * stride + half * room + column;
-                               store(line, load(line) + sum);
-                           });
+            for (int64_t half = 0; half < 2; ++half) {
+                const T* const matrix = packed + half * room * N;
+                const auto add_to = [&](int64_t r, int64_t column, Vec<T> sum) {
+                    T* const line = work + r * stride + half * room + column;
+                    store(line, load(line) + sum);
+                };
+                if (narrow)
+                    product<T, NARROWS<T>>(work, stride, rows, in_pairs, 1, matrix, pairs(N), N, add_to);
+                else
+                    product<T>(work, stride, rows, drive, 1, matrix, N, N, add_to);
+            }
         }
         const int64_t count = (last - first) * rows;
         outer<T>(sum_w, N, taken, p, N, took, taken, count);
@@ -343,6 +416,7 @@ void cornn_backward_sum(const pendula_cornn_backward& a, int64_t threads) {
 }
 
 #define PENDULA_FOR(T)                                                                               \
+    template bool cornn_narrows<T>();                                                                \
     template int64_t cornn_forward_scratch<T>(int64_t, int64_t, int64_t);                            \
     template void cornn_forward_pack<T>(const pendula_cornn_forward&);                               \
     template int64_t cornn_forward_parts<T>(int64_t);                                                \

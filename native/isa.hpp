@@ -6,6 +6,8 @@ namespace pendula {
 namespace PENDULA_ISA {
 
 template <typename T>
+bool cornn_narrows();
+template <typename T>
 int64_t cornn_forward_scratch(int64_t units, int64_t inputs, int64_t batch);
 template <typename T>
 void cornn_forward_pack(const pendula_cornn_forward& a);

@@ -1,6 +1,7 @@
 // Rows times a packed matrix: the one product of all recurrent scans.
 #pragma once
 
+#include "narrow.hpp"
 #include "simd.hpp"
 
 namespace pendula {
@@ -78,22 +79,61 @@ __attribute__((noinline)) void block(Vec<T>* sums, const T* rows, int64_t stride
     }
 }
 
-template <typename T, int P>
+#if PENDULA_NARROW
+// The same of pairs: of rows, and of a panel that `pack_paired` has packed. Stretches count pairs.
+template <int R, int P>
+__attribute__((noinline, target("avx512bf16"))) void narrow_block(Vec<float>* sums, const float* rows, int64_t stride,
+                                                                  const Stretch* stretches, int count,
+                                                                  const float* panel) {
+    Vec<float> own[R][P];
+    for (int r = 0; r < R; ++r)
+        for (int j = 0; j < P; ++j) own[r][j] = Vec<float>{};
+    for (int part = 0; part < count; ++part) {
+        const float* from = rows + stretches[part].offset;
+        for (int64_t k = 0; k < stretches[part].count; ++k) {
+            Vec<float> weights[P];
+            for (int j = 0; j < P; ++j) {
+                weights[j] = load(panel + j * Vector<float>::size);
+                hold<float>(weights[j]);
+            }
+            for (int r = 0; r < R; ++r) {
+                // a broadcast, not arithmetic: the bits of two numbers
+                const Vec<float> value = _mm512_set1_ps(from[r * stride + k]);
+                for (int j = 0; j < P; ++j) own[r][j] = sum_of_pairs(own[r][j], value, weights[j]);
+            }
+            panel += panel_width<float>();
+        }
+    }
+    for (int r = 0; r < R; ++r)
+        for (int j = 0; j < P; ++j) sums[r * P + j] = own[r][j];
+}
+#endif
+
+template <typename T, int R, int P, bool NARROW>
+inline void either_block(Vec<T>* sums, const T* rows, int64_t stride, const Stretch* stretches, int count,
+                         const T* panel) {
+#if PENDULA_NARROW
+    if constexpr (NARROW) return narrow_block<R, P>(sums, rows, stride, stretches, count, panel);
+#endif
+    return block<T, R, P>(sums, rows, stride, stretches, count, panel);
+}
+
+template <typename T, int P, bool NARROW>
 inline void block_of(int row_count, Vec<T>* sums, const T* rows, int64_t stride, const Stretch* stretches, int count,
                      const T* panel) {
     switch (row_count) {
-        case 1: return block<T, 1, P>(sums, rows, stride, stretches, count, panel);
-        case 2: return block<T, 2, P>(sums, rows, stride, stretches, count, panel);
-        case 3: return block<T, 3, P>(sums, rows, stride, stretches, count, panel);
-        case 4: return block<T, 4, P>(sums, rows, stride, stretches, count, panel);
-        case 5: return block<T, 5, P>(sums, rows, stride, stretches, count, panel);
-        default: return block<T, ROWS, P>(sums, rows, stride, stretches, count, panel);
+        case 1: return either_block<T, 1, P, NARROW>(sums, rows, stride, stretches, count, panel);
+        case 2: return either_block<T, 2, P, NARROW>(sums, rows, stride, stretches, count, panel);
+        case 3: return either_block<T, 3, P, NARROW>(sums, rows, stride, stretches, count, panel);
+        case 4: return either_block<T, 4, P, NARROW>(sums, rows, stride, stretches, count, panel);
+        case 5: return either_block<T, 5, P, NARROW>(sums, rows, stride, stretches, count, panel);
+        default: return either_block<T, ROWS, P, NARROW>(sums, rows, stride, stretches, count, panel);
     }
 }
 
 // then(row, column, sum) for each row and each vector of the columns from `from` (the start of a panel) to `to`. Where
 // half of the last panel is enough, the other half is left out.
-template <typename T, typename Then>
+template <typename T, bool NARROW = false, typename Then>
 inline void product(const T* rows, int64_t stride, int64_t row_count, const Stretch* stretches, int count,
                     const T* packed, int64_t stacked_rows, int64_t from, int64_t to, const Then& then) {
     Vec<T> sums[ROWS * PANEL];
@@ -103,9 +143,9 @@ inline void product(const T* rows, int64_t stride, int64_t row_count, const Stre
         for (int64_t row = 0; row < row_count; row += ROWS) {
             const int taken = row + ROWS <= row_count ? ROWS : static_cast<int>(row_count - row);
             if (vectors == PANEL)
-                block_of<T, PANEL>(taken, sums, rows + row * stride, stride, stretches, count, panel);
+                block_of<T, PANEL, NARROW>(taken, sums, rows + row * stride, stride, stretches, count, panel);
             else
-                block_of<T, PANEL / 2>(taken, sums, rows + row * stride, stride, stretches, count, panel);
+                block_of<T, PANEL / 2, NARROW>(taken, sums, rows + row * stride, stride, stretches, count, panel);
             for (int r = 0; r < taken; ++r)
                 for (int j = 0; j < vectors; ++j)
                     then(row + r, column + j * Vector<T>::size, sums[r * vectors + j]);
@@ -114,10 +154,10 @@ inline void product(const T* rows, int64_t stride, int64_t row_count, const Stre
 }
 
 // the same over all columns
-template <typename T, typename Then>
+template <typename T, bool NARROW = false, typename Then>
 inline void product(const T* rows, int64_t stride, int64_t row_count, const Stretch* stretches, int count,
                     const T* packed, int64_t stacked_rows, int64_t columns, const Then& then) {
-    product<T>(rows, stride, row_count, stretches, count, packed, stacked_rows, int64_t{0}, columns, then);
+    product<T, NARROW>(rows, stride, row_count, stretches, count, packed, stacked_rows, int64_t{0}, columns, then);
 }
 
 // Rows of `left` and of `right` that all blocks of the result pass over in turn: so few that they stay in the first

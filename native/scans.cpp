@@ -30,6 +30,7 @@ using namespace pendula;
 
 template <typename T>
 struct Functions {
+    bool (*cornn_narrows)();
     int64_t (*cornn_forward_scratch)(int64_t, int64_t, int64_t);
     void (*cornn_forward_pack)(const pendula_cornn_forward&);
     void (*cornn_forward_slice)(const pendula_cornn_forward&, int64_t, int64_t, const Team&);
@@ -61,7 +62,8 @@ struct Set {
 };
 
 #define PENDULA_FUNCTIONS(isa, T)                                                                                 \
-    {isa::cornn_forward_scratch<T>,  isa::cornn_forward_pack<T>,  isa::cornn_forward_slice<T>,                    \
+    {isa::cornn_narrows<T>,                                                                                       \
+     isa::cornn_forward_scratch<T>,  isa::cornn_forward_pack<T>,  isa::cornn_forward_slice<T>,                    \
      isa::cornn_forward_parts<T>,                                                                                 \
      isa::cornn_backward_scratch<T>, isa::cornn_backward_pack<T>, isa::cornn_backward_slice<T>,                   \
      isa::cornn_backward_sum<T>,                                                                                  \
@@ -271,6 +273,14 @@ int pendula_use_instruction_set(const char* name) {
             return 1;
         }
     return 0;
+}
+
+int pendula_narrows(void) {
+#if PENDULA_HAS_AVX && (defined(__clang__) ? __clang_major__ >= 9 : __GNUC__ >= 10)
+    return functions<float>().cornn_narrows() && __builtin_cpu_supports("avx512bf16");
+#else
+    return 0;
+#endif
 }
 
 int64_t pendula_sizeof(const char* structure) {

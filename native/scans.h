@@ -33,6 +33,7 @@ typedef struct {
     void *scratch;
     int64_t every;
     int32_t packed;                  /* the scratch holds the weights, packed by an earlier call */
+    int32_t narrow;                  /* operands of products are rounded to bfloat16: float only, where pendula_narrows */
 } pendula_cornn_forward;
 
 typedef struct {
@@ -52,6 +53,7 @@ typedef struct {
     void *by_dt, *by_gamma, *by_epsilon; /* double, added to (threads, N) each; null if not wanted */
     void *by_tau;                    /* out (T, B), or null */
     void *scratch;
+    int32_t narrow;                  /* as in the forward scan, for products with the transposes of W and W_z */
 } pendula_cornn_backward;
 
 typedef struct {
@@ -130,6 +132,8 @@ typedef struct {
 PENDULA_API const char *pendula_instruction_sets(void);
 /* 1 if the set of that name is used from now on, 0 if it is not there */
 PENDULA_API int pendula_use_instruction_set(const char *name);
+/* Whether the set in use and the processor multiply bfloat16 numbers. */
+PENDULA_API int pendula_narrows(void);
 /* bytes of a struct of this file, 0 if there is none of that name: the caller compares them with what it will pass */
 PENDULA_API int64_t pendula_sizeof(const char *structure);
 

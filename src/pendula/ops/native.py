@@ -27,7 +27,7 @@ class CoRNNForward(ctypes.Structure):
         *((name, _POINTER) for name in ("x", "y0", "z0", "W", "W_z", "V", "b", "dt", "gamma", "epsilon")),
         *((name, _POINTER) for name in ("tau", "lengths", "y", "s", "kept", "y_last", "z_last", "scratch")),
         ("every", _COUNT),
-        ("packed", _FLAG),
+        *((name, _FLAG) for name in ("packed", "narrow")),
     ]
 
 
@@ -39,6 +39,7 @@ class CoRNNBackward(ctypes.Structure):
         *((name, _POINTER) for name in ("y0", "z0", "y", "s", "kept", "by_y", "by_state_y", "by_state_z", "by_x")),
         *((name, _POINTER) for name in ("by_W", "by_W_z", "by_V", "by_b", "by_dt", "by_gamma", "by_epsilon")),
         *((name, _POINTER) for name in ("by_tau", "scratch")),
+        ("narrow", _FLAG),
     ]
 
 
@@ -87,6 +88,7 @@ TYPES |= dict.fromkeys(("by_dt", "by_gamma", "by_epsilon"), torch.float64)
 ENTRIES: dict[str, tuple[list[Any], Any]] = {
     "pendula_instruction_sets": ([], ctypes.c_char_p),
     "pendula_use_instruction_set": ([ctypes.c_char_p], ctypes.c_int),
+    "pendula_narrows": ([], ctypes.c_int),
     "pendula_sizeof": ([ctypes.c_char_p], _COUNT),
     "pendula_in_large_pages": ([_POINTER, _COUNT], None),
     "pendula_cornn_forward_scratch": ([_COUNT] * 4, _COUNT),
@@ -153,6 +155,11 @@ def use_instruction_set(name: str) -> None:
     """Use another one from now on, to compare."""
     one_of("instruction set", name, instruction_sets())
     library().pendula_use_instruction_set(name.encode())
+
+
+def narrows() -> bool:
+    """Whether products of bfloat16 numbers are in the instruction set that is used, and in this processor."""
+    return bool(library().pendula_narrows())
 
 
 def objection(name: str, x: Tensor, *more: Tensor) -> str | None:

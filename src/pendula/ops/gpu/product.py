@@ -22,10 +22,11 @@ WARP = 16
 
 
 def products_of(x: Tensor) -> int:
-    """What autocast asks of products, if it does: of a scan's products on a GPU, and of no others."""
-    if not x.is_cuda or not torch.is_autocast_enabled("cuda"):
+    """What autocast asks of a scan's products, if it does, on the device of x: of all on a GPU, else of coRNN's."""
+    device = x.device.type
+    if device not in ("cpu", "cuda") or not torch.is_autocast_enabled(device):
         return SPLIT
-    return {torch.bfloat16: BFLOAT16, torch.float16: HALF}.get(torch.get_autocast_dtype("cuda"), SPLIT)
+    return {torch.bfloat16: BFLOAT16, torch.float16: HALF}.get(torch.get_autocast_dtype(device), SPLIT)
 
 
 def packed(products: int, padded: int, *weights: Tensor) -> Tensor:
