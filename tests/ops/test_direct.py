@@ -104,7 +104,7 @@ def by_differences(layer: Any, x: Tensor, along: Tensor) -> Tensor:
     return difference
 
 
-@pytest.mark.parametrize("network", ["CoRNN", "LEM"])
+@EVERY_NETWORK
 @pytest.mark.parametrize("derivative", [by_forward_mode, by_jvp])
 def test_forward_mode_takes_the_reference_scan_and_is_right(
     network: str, derivative: Callable[[Any, Tensor, Tensor], Tensor]
@@ -123,7 +123,7 @@ def test_asked_for_the_compiled_scan_forward_mode_is_refused() -> None:
         by_jvp(layer, torch.randn(7, 2, 3), torch.randn(7, 2, 3))
 
 
-@pytest.mark.parametrize("network", ["CoRNN", "LEM"])
+@EVERY_NETWORK
 def test_gradients_of_functions_are_those_of_autograd(network: str) -> None:
     layer, x = layer_of(network), torch.randn(7, 2, 3)
     parameters = dict(layer.named_parameters())

@@ -17,6 +17,7 @@ from pendula.cells.reversible import ReversibleCell
 from pendula.nets import newton
 from pendula.nets.newton import NewtonReport
 from pendula.nets.reversible import reversible
+from pendula.ops.direct import transformed
 from pendula.ops.unicornn_newton import TOLERANCE, say_stepped
 
 BACKENDS = ("auto", "reference", "fused")
@@ -250,7 +251,10 @@ def _shown(
 def _reference(cell: Cell, x: Tensor, state: State, valid: Tensor | None, tau: Tensor | None) -> tuple[Tensor, State]:
     # the state keeps its type under autocast: only products are narrow
     drive = cell.drive(x).to(state[0].dtype)
-    if isinstance(cell, ReversibleCell) and cell.memory != "tape" and torch.is_grad_enabled():
+    rebuilt = isinstance(cell, ReversibleCell) and cell.memory != "tape" and torch.is_grad_enabled()
+    # a function transform follows every step
+    if rebuilt and (torch.compiler.is_compiling() or not transformed()):
+        assert isinstance(cell, ReversibleCell)
         stacked, state = reversible(cell, drive, state, valid, tau)
         return stacked if valid is None else stacked.masked_fill(~valid.unsqueeze(-1), 0), state
     outputs = []
