@@ -110,6 +110,17 @@ const Functions<double>& functions<double>() {
     return current().full;
 }
 
+// Operations for which a thread is worth starting: some 20 us of them.
+std::atomic<int64_t> worth_a_thread{1 << 21};
+
+// As many threads as have enough to do in a scan with so many products per unit; tanh and the update count as 32.
+template <typename Arguments>
+int64_t threads_for(const Arguments& a, int64_t products) {
+    const double operations = 2.0 * static_cast<double>(a.steps * a.batch * a.units) * static_cast<double>(products + 32);
+    const double most = operations / static_cast<double>(worth_a_thread.load()) + 1;
+    return most < static_cast<double>(a.threads) ? static_cast<int64_t>(most) : a.threads;
+}
+
 // work(begin, end, thread) on slices of 0 ... count - 1, one per thread; this thread takes the first
 template <typename Work>
 void share(int64_t count, int64_t threads, const Work& work) {
@@ -178,8 +189,8 @@ template <typename T>
 void run(const pendula_cornn_forward& a) {
     const Functions<T>& f = functions<T>();
     if (!a.packed) f.cornn_forward_pack(a);
-    const int64_t panels = f.cornn_forward_parts(a.units);
-    const int64_t parts = a.threads < panels ? a.threads : panels;
+    const int64_t threads = threads_for(a, 2 * a.units + a.inputs), panels = f.cornn_forward_parts(a.units);
+    const int64_t parts = threads < panels ? threads : panels;
     if (a.batch < parts) {
         // fewer sequences than threads: they share the units instead
         Gate gate;
@@ -194,53 +205,55 @@ void run(const pendula_cornn_forward& a) {
         });
         return;
     }
-    share(a.batch, a.threads, [&](int64_t begin, int64_t end, int64_t) { f.cornn_forward_slice(a, begin, end, Team{}); });
+    share(a.batch, threads, [&](int64_t begin, int64_t end, int64_t) { f.cornn_forward_slice(a, begin, end, Team{}); });
 }
 
 template <typename T>
 void run(const pendula_cornn_backward& a) {
+    const int64_t threads = threads_for(a, 6 * a.units + a.inputs);
     functions<T>().cornn_backward_pack(a);
-    share(a.batch, a.threads, [&](int64_t begin, int64_t end, int64_t thread) {
+    share(a.batch, threads, [&](int64_t begin, int64_t end, int64_t thread) {
         functions<T>().cornn_backward_slice(a, begin, end, thread);
     });
-    functions<T>().cornn_backward_sum(a, a.threads < a.batch ? a.threads : a.batch);
+    functions<T>().cornn_backward_sum(a, threads < a.batch ? threads : a.batch);
 }
 
 template <typename T>
 void run(const pendula_unicornn_forward& a) {
     const Functions<T>& f = functions<T>();
+    const int64_t threads = threads_for(a, a.inputs);
     f.unicornn_forward_pack(a);
-    if (a.batch < a.threads) {
+    if (a.batch < threads) {
         // fewer sequences than threads: they share the units instead
-        const int64_t panels = f.cornn_forward_parts(a.units), parts = a.threads < panels ? a.threads : panels;
+        const int64_t panels = f.cornn_forward_parts(a.units), parts = threads < panels ? threads : panels;
         share(parts, parts,
               [&](int64_t part, int64_t, int64_t) { f.unicornn_forward_slice(a, 0, a.batch, part, parts); });
         return;
     }
-    share(a.batch, a.threads,
-          [&](int64_t begin, int64_t end, int64_t) { f.unicornn_forward_slice(a, begin, end, 0, 1); });
+    share(a.batch, threads, [&](int64_t begin, int64_t end, int64_t) { f.unicornn_forward_slice(a, begin, end, 0, 1); });
 }
 
 template <typename T>
 void run(const pendula_unicornn_backward& a) {
+    const int64_t threads = threads_for(a, 3 * a.inputs);
     functions<T>().unicornn_backward_pack(a);
-    share(a.batch, a.threads, [&](int64_t begin, int64_t end, int64_t thread) {
+    share(a.batch, threads, [&](int64_t begin, int64_t end, int64_t thread) {
         functions<T>().unicornn_backward_slice(a, begin, end, thread);
     });
-    functions<T>().unicornn_backward_sum(a, a.threads < a.batch ? a.threads : a.batch);
+    functions<T>().unicornn_backward_sum(a, threads < a.batch ? threads : a.batch);
 }
 
 template <typename T>
 void run(const pendula_lem_forward& a) {
     functions<T>().lem_forward_pack(a);
-    share(a.batch, a.threads,
+    share(a.batch, threads_for(a, 4 * (a.units + a.inputs)),
           [&](int64_t begin, int64_t end, int64_t) { functions<T>().lem_forward_slice(a, begin, end); });
 }
 
 template <typename T>
 void run(const pendula_lem_backward& a) {
     if (!a.packed) functions<T>().lem_backward_pack(a);
-    share(a.batch, a.threads, [&](int64_t begin, int64_t end, int64_t thread) {
+    share(a.batch, threads_for(a, 4 * a.units), [&](int64_t begin, int64_t end, int64_t thread) {
         functions<T>().lem_backward_slice(a, begin, end, thread);
     });
 }
@@ -274,6 +287,8 @@ int pendula_use_instruction_set(const char* name) {
         }
     return 0;
 }
+
+void pendula_start_threads_for(int64_t operations) { worth_a_thread.store(operations > 1 ? operations : 1); }
 
 int pendula_narrows(void) {
 #if PENDULA_HAS_AVX && (defined(__clang__) ? __clang_major__ >= 9 : __GNUC__ >= 10)

@@ -132,6 +132,8 @@ typedef struct {
 PENDULA_API const char *pendula_instruction_sets(void);
 /* 1 if the set of that name is used from now on, 0 if it is not there */
 PENDULA_API int pendula_use_instruction_set(const char *name);
+/* From now on a thread is started for so many operations, and not for fewer. */
+PENDULA_API void pendula_start_threads_for(int64_t operations);
 /* Whether the set in use and the processor multiply bfloat16 numbers. */
 PENDULA_API int pendula_narrows(void);
 /* bytes of a struct of this file, 0 if there is none of that name: the caller compares them with what it will pass */

@@ -42,6 +42,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if native.missing():
         # said in the head of the report; tests/test_native.py has the warning itself
         _said.update((name, native.missing()) for name in CELLS)
+    else:
+        # tests of threads are small too
+        native.start_threads_for(1)
     # a warning of the package or of PyTorch that no test expects is a failure
     config.addinivalue_line("filterwarnings", "error::UserWarning")
     config.addinivalue_line("filterwarnings", "error::RuntimeWarning")

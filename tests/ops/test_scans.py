@@ -177,6 +177,25 @@ def test_any_shapes_strides_and_lengths_give_the_numbers_of_the_reference(networ
         assert_close(fused[name], expected, rtol=1e-10, atol=1e-12)
 
 
+# the products of LEM's weight gradients are PyTorch's
+@pytest.mark.parametrize("network", ["coRNN", "UnICORNN"])
+def test_for_little_work_no_thread_is_started(network: str) -> None:
+    cell = made(network, 5, 37, torch.float32)
+    given = case(cell, 40, 11, spans=False, lengths=False)
+    alone = everything(cell, given, "fused")
+    try:
+        torch.set_num_threads(3)
+        shared = everything(cell, given, "fused")
+        native.start_threads_for(1 << 40)
+        found = everything(cell, given, "fused")
+    finally:
+        native.start_threads_for(1)
+        torch.set_num_threads(1)
+    assert_close(found, alone, **tolerance.EXACT)
+    # the gradients of the weights are sums over threads
+    assert any(not torch.equal(shared[name], alone[name]) for name in alone)
+
+
 @EVERY_NETWORK
 def test_threads_change_nothing_beyond_rounding_and_runs_repeat_bit_for_bit(network: str) -> None:
     cell = made(network, 5, 37, torch.float32)

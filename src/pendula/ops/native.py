@@ -89,6 +89,7 @@ ENTRIES: dict[str, tuple[list[Any], Any]] = {
     "pendula_instruction_sets": ([], ctypes.c_char_p),
     "pendula_use_instruction_set": ([ctypes.c_char_p], ctypes.c_int),
     "pendula_narrows": ([], ctypes.c_int),
+    "pendula_start_threads_for": ([_COUNT], None),
     "pendula_sizeof": ([ctypes.c_char_p], _COUNT),
     "pendula_in_large_pages": ([_POINTER, _COUNT], None),
     "pendula_cornn_forward_scratch": ([_COUNT] * 4, _COUNT),
@@ -155,6 +156,11 @@ def use_instruction_set(name: str) -> None:
     """Use another one from now on, to compare."""
     one_of("instruction set", name, instruction_sets())
     library().pendula_use_instruction_set(name.encode())
+
+
+def start_threads_for(operations: int) -> None:
+    """From now on start a thread for so many operations, and not for fewer: 2 million, some 20 us, unless told."""
+    library().pendula_start_threads_for(operations)
 
 
 def narrows() -> bool:
