@@ -26,6 +26,7 @@ STUDY = "<!-- study: written by `make docs` from results/search/ -->", "<!-- end
 SPREAD = "<!-- spread: written by `make docs` from results/search/ -->", "<!-- end of spread -->"
 HALF = "<!-- half: written by `make docs` from results/search/ -->", "<!-- end of half -->"
 SURROGATES = "<!-- surrogates: written by `make docs` from results/search/ -->", "<!-- end of surrogates -->"
+SPEED = "<!-- speed: written by `make docs` from results/bench/ -->", "<!-- end of speed -->"
 COST = "<!-- cost: written by `make docs` from results/bench/dfa.json -->", "<!-- end of cost -->"
 FOLDER = Path(__file__).parent / "networks"
 NOTICE = "<!-- written by `make docs` from the docstring of the cell: edit that -->"
@@ -78,12 +79,14 @@ def results() -> dict[Path, str]:
     found = rows(ROOT / "results")
     rules = [row for row in found if row.entry.paper == "dfa"]
     others = [row for row in found if row not in rules]
-    readme, dfa, nago = ROOT / "README.md", ROOT / "docs" / "dfa.md", ROOT / "docs" / "nago.md"
+    readme = ROOT / "README.md"
+    dfa, nago, native = (ROOT / "docs" / f"{name}.md" for name in ("dfa", "nago", "native"))
     return {
         ROOT / "docs" / "results.md": tables(found),
         readme: _between(readme.read_text(), BEGIN, END, summary(others)),
         dfa: _between(_between(dfa.read_text(), BEGIN, END, summary(rules)), *COST, costs()),
         nago: searches(nago.read_text()),
+        native: _between(native.read_text(), *SPEED, speeds()),
     }
 
 
@@ -99,6 +102,47 @@ def _between(text: str, begin: str, end: str, made: str) -> str:
     before, _, rest = text.partition(begin)
     _, _, after = rest.partition(end)
     return f"{before}{begin}\n\n{made}\n\n{end}{after}"
+
+
+RIVALS = ("eager PyTorch", "torch.nn.LSTM", "JAX, jitted", "torch.compile")
+
+
+def speeds() -> str:
+    """The latest run of `pendula bench` on a processor: times, and how many times faster than each rival."""
+    path = sorted((ROOT / "results" / "bench").glob("bench-*.json"))[-1]
+    run = json.loads(path.read_text())
+    head = ["case", "pass", "ms", "of the floor", "two threads", *RIVALS]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for case in run["cases"]:
+        for where, found in case["passes"].items():
+            floor = found.get("floor", {}).get("fraction")
+            by_name = {row["name"]: row for row in found["contestants"]}
+            own = by_name["pendula"]
+            words = [_times(by_name.get(name), "ratio", floor) for name in RIVALS]
+            both = next((row for row in found["contestants"] if "speedup" in row), None)
+            share = "" if floor is None else f"{floor:.0%}"
+            took = [case["title"].split(",")[0], where, f"{own['cpu_ms']:.3g}", share]
+            parts = [*took, _times(both, "speedup", None), *words]
+            lines.append(f"| {' | '.join(parts)} |")
+    versions = f"PyTorch {run['versions']['torch']}, JAX {run['rivals']['jax']}"
+    where = f"{run['machine']['processor']}, {run['instruction_set']}"
+    facts = [f"[{path.name}](../results/bench/{path.name}): {where}, {versions}; milliseconds of processor time."]
+    picture = path.with_suffix(".png")
+    if picture.exists():
+        facts.append(f"![Time against steps and units](../results/bench/{picture.name})")
+    return "\n\n".join(["\n".join(lines), *facts])
+
+
+def _times(row: dict[str, Any] | None, what: str, floor: float | None) -> str:
+    """How many times faster; the goal where it was missed, and whether the floor itself would miss it."""
+    if row is None:
+        return ""
+    value, goal = row[what], row.get("goal")
+    if goal is None or value >= goal:
+        return f"{value:.2f}"
+    return f"{value:.2f} (goal {goal:g}" + (
+        ", beyond the floor)" if floor is not None and value / floor < goal else ")"
+    )
 
 
 def costs() -> str:

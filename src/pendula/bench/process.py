@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from pendula.bench.cases import Case
-from pendula.learn.heap import keep_freed_memory
 
 MARK = "pendula bench: "
 """Before each answer: what a library prints on its own is not one."""
@@ -64,9 +63,6 @@ def main() -> None:
     from pendula.bench.memory import peak_of_training
 
     given = json.loads(sys.stdin.read())
-    if given["job"] == "time":
-        # for all contestants alike: otherwise it is chance whose memory is taken anew at each call
-        keep_freed_memory()
     for case in map(Case.from_dict, given["cases"]):
         if given["job"] == "time":
             options = {name: given[name] for name in ("repetitions", "compiles", "seconds", "left")}
