@@ -78,9 +78,26 @@ void cornn_forward_pack(const pendula_cornn_forward& a) {
 
 // How many threads can share the units of a sequence.
 template <typename T>
-int64_t cornn_forward_parts(int64_t units) {
+int64_t cornn_parts(int64_t units) {
     return padded<T>(units) / panel_width<T>();
 }
+
+namespace {
+
+// Columns of whole panels that a thread of a team has: `from` to `whole`, units up to `to`.
+template <typename T>
+struct Share {
+    int64_t from, whole, to;
+    Share(int64_t units, const Team& team) {
+        const int64_t panels = cornn_parts<T>(units), width = panel_width<T>();
+        from = panels * team.part / team.parts * width;
+        whole = panels * (team.part + 1) / team.parts * width;
+        to = whole < units ? whole : units;
+    }
+    int64_t count() const { return to > from ? to - from : 0; }
+};
+
+}  // namespace
 
 // Sequences begin to end - 1. A team of threads has the same ones, and each of its parts some panels of units.
 template <typename T>
@@ -95,9 +112,7 @@ void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t 
     T* now = static_cast<T*>(a.scratch) + row.room * row.stacked() + 4 * row.room + 2 * begin * stride;
     T* next = now + rows * stride;
     const bool leads = team.part == 0;
-    const int64_t panels = cornn_forward_parts<T>(N), width = panel_width<T>();
-    const int64_t from = panels * team.part / team.parts * width;
-    const int64_t whole = panels * (team.part + 1) / team.parts * width, to = whole < N ? whole : N;
+    const Share<T> own(N, team);
     const bool narrow = row.narrow;
     const int64_t in_pairs = row.in_pairs();
     const auto take = [&](T* lines, int64_t t) {
@@ -158,10 +173,11 @@ void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t 
             };
         };
         if (narrow)
-            product<T, NARROWS<T>>(now, stride, rows, in_pairs_too, 3, packed, row.stacked_pairs(), from, to,
+            product<T, NARROWS<T>>(now, stride, rows, in_pairs_too, 3, packed, row.stacked_pairs(), own.from, own.to,
                                    update(std::true_type{}));
         else
-            product<T>(now, stride, rows, stretches, 3, packed, row.stacked(), from, to, update(std::false_type{}));
+            product<T>(now, stride, rows, stretches, 3, packed, row.stacked(), own.from, own.to,
+                       update(std::false_type{}));
         T* const swapped = now;
         now = next;
         next = swapped;
@@ -241,26 +257,62 @@ void cornn_backward_pack(const pendula_cornn_backward& a) {
     for (int i = 0; i < 3; ++i) widen(v + plan.v_size() + i * room, from[i], N, room);
 }
 
+// What the steps of a chunk took: y as the outputs show it, z from the kept one onwards, and x; and what the last left.
 template <typename T>
-void cornn_backward_slice(const pendula_cornn_backward& a, int64_t begin, int64_t end, int64_t thread) {
+inline void cornn_operands(const pendula_cornn_backward& a, const Backward<T>& plan, T* took, const T* dt,
+                           int64_t first, int64_t last, int64_t begin, int64_t rows, const Share<T>& own) {
+    const int64_t N = a.units, I = a.inputs, B = a.batch, taken = plan.taken;
+    const T *const gamma = dt + plan.room, *const epsilon = gamma + plan.room;
+    const T* const z_first = first ? static_cast<const T*>(a.kept) + (first / plan.every - 1) * B * N
+                                   : static_cast<const T*>(a.z0);
+    for (int64_t t = first; t <= last; ++t)
+        for (int64_t r = 0; r < rows; ++r) {
+            const int64_t sequence = begin + r;
+            T* const line = took + ((t - first) * rows + r) * taken;
+            const T* const y = t ? static_cast<const T*>(a.y) + (t - 1) * B * N : static_cast<const T*>(a.y0);
+            copy(line + own.from, y + sequence * N + own.from, own.count());
+            if (plan.wide() && t < last && !own.from)
+                copy(line + 2 * N, static_cast<const T*>(a.x) + (t * B + sequence) * I, I);
+            if (t == first) {
+                copy(line + N + own.from, z_first + sequence * N + own.from, own.count());
+                continue;
+            }
+            const T* const before = line - rows * taken;
+            const T* const s_line = static_cast<const T*>(a.s) + ((t - 1) * B + sequence) * N;
+            const T scale = a.tau ? static_cast<const T*>(a.tau)[(t - 1) * B + sequence] : T(1);
+            for (int64_t c = own.from; c < own.to; c += Vector<T>::size)
+                store_up_to(line + N, c, N,
+                            velocity<T>(a.implicit != 0, load(dt + c) * scale, load(gamma + c), load(epsilon + c),
+                                        load_up_to(s_line, c, N), load_up_to(before, c, N),
+                                        load_up_to(before + N, c, N)));
+        }
+}
+
+// Sequences begin to end - 1, as in the forward pass. Without by_tau, which is a sum over the units, a team may do it.
+template <typename T>
+void cornn_backward_slice(const pendula_cornn_backward& a, int64_t begin, int64_t end, int64_t thread,
+                          const Team& team) {
     const FlushDenormals guard;
     constexpr int64_t L = Vector<T>::size;
     const Backward<T> plan(a);
+    const Share<T> own(a.units, team);
+    const bool leads = team.part == 0;
     const int64_t N = a.units, I = a.inputs, B = a.batch, rows = end - begin, room = plan.room, taken = plan.taken;
     const T* const packed = static_cast<const T*>(a.scratch);
     const T *const packed_v = packed + 2 * room * N, *const dt = packed_v + plan.v_size(), *const gamma = dt + room,
                    *const epsilon = gamma + room;
-    T* const own = static_cast<T*>(a.scratch) + plan.packed() + thread * plan.thread() + begin * plan.sequence();
-    T *const sum_w = own, *const sum_v = sum_w + N * plan.width, *const sum_b = sum_v + plan.lines * room;
-    T* const work = own + plan.sums();
+    T* const sum_w = static_cast<T*>(a.scratch) + plan.packed() + thread * plan.thread() + begin * plan.sequence();
+    T *const sum_v = sum_w + N * plan.width, *const sum_b = sum_v + plan.lines * room;
+    T* const work = sum_w + plan.sums();
     T *const took = work + rows * plan.line(), *const p = took + (plan.every + 1) * rows * taken;
     const int64_t stride = plan.line();
     const bool narrow = plan.narrow;
-    for (int64_t i = 0; i < plan.sums(); ++i) own[i] = T(0);
-    for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; leads && i < plan.sums(); ++i) sum_w[i] = T(0);
+    for (int64_t r = 0; leads && r < rows; ++r) {
         widen(work + r * stride, static_cast<const T*>(a.by_state_y) + (begin + r) * N, N, room);
         widen(work + r * stride + room, static_cast<const T*>(a.by_state_z) + (begin + r) * N, N, room);
     }
+    team.meet();
     double* const by_dt = a.by_dt ? static_cast<double*>(a.by_dt) + thread * N : nullptr;
     double* const by_gamma = a.by_dt ? static_cast<double*>(a.by_gamma) + thread * N : nullptr;
     double* const by_epsilon = a.by_dt ? static_cast<double*>(a.by_epsilon) + thread * N : nullptr;
@@ -268,30 +320,7 @@ void cornn_backward_slice(const pendula_cornn_backward& a, int64_t begin, int64_
     const Stretch drive[1] = {{2 * room, N}}, in_pairs[1] = {{3 * room, pairs(N)}}, adjoint[1] = {{0, N}};
     for (int64_t first = (a.steps - 1) / plan.every * plan.every; first >= 0; first -= plan.every) {
         const int64_t last = first + plan.every < a.steps ? first + plan.every : a.steps;
-        // what each step took: y as the outputs show it, z from the kept one onwards, and x
-        const T* const z_first = first ? static_cast<const T*>(a.kept) + (first / plan.every - 1) * B * N
-                                       : static_cast<const T*>(a.z0);
-        for (int64_t t = first; t <= last; ++t)
-            for (int64_t r = 0; r < rows; ++r) {
-                const int64_t sequence = begin + r;
-                T* const line = took + ((t - first) * rows + r) * taken;
-                copy(line, (t ? static_cast<const T*>(a.y) + (t - 1) * B * N : static_cast<const T*>(a.y0)) +
-                               sequence * N, N);
-                if (plan.wide() && t < last)
-                    copy(line + 2 * N, static_cast<const T*>(a.x) + (t * B + sequence) * I, I);
-                if (t == first) {
-                    copy(line + N, z_first + sequence * N, N);
-                    continue;
-                }
-                const T* const before = line - rows * taken;
-                const T* const s_line = static_cast<const T*>(a.s) + ((t - 1) * B + sequence) * N;
-                const T scale = a.tau ? static_cast<const T*>(a.tau)[(t - 1) * B + sequence] : T(1);
-                for (int64_t c = 0; c < N; c += L)
-                    store_up_to(line + N, c, N,
-                                velocity<T>(implicit, load(dt + c) * scale, load(gamma + c), load(epsilon + c),
-                                            load_up_to(s_line, c, N), load_up_to(before, c, N),
-                                            load_up_to(before + N, c, N)));
-            }
+        cornn_operands<T>(a, plan, took, dt, first, last, begin, rows, own);
         for (int64_t t = last - 1; t >= first; --t) {
             const int64_t back = ahead_of(t, B * N, rows * N);
             for (int64_t r = 0; r < rows; ++r) {
@@ -299,8 +328,9 @@ void cornn_backward_slice(const pendula_cornn_backward& a, int64_t begin, int64_
                 T *const by_y = work + r * stride, *const by_z = by_y + room, *const by_a = by_z + room;
                 T* const p_line = p + ((t - first) * rows + r) * N;
                 if (a.lengths && t >= a.lengths[begin + r]) {
-                    for (int64_t c = 0; c < stride - 2 * room; ++c) by_a[c] = T(0);
-                    for (int64_t c = 0; c < N; ++c) p_line[c] = T(0);
+                    for (int64_t c = own.from; c < own.whole; ++c) by_a[c] = T(0);
+                    for (int64_t c = own.from / 2; narrow && c < own.whole / 2; ++c) by_a[room + c] = T(0);
+                    for (int64_t c = own.from; c < own.to; ++c) p_line[c] = T(0);
                     if (a.by_tau) static_cast<T*>(a.by_tau)[t * B + begin + r] = T(0);
                     continue;
                 }
@@ -310,7 +340,7 @@ void cornn_backward_slice(const pendula_cornn_backward& a, int64_t begin, int64_
                 const T* const shown = a.by_y ? static_cast<const T*>(a.by_y) + at : nullptr;
                 const T scale = a.tau ? static_cast<const T*>(a.tau)[t * B + begin + r] : T(1);
                 Vec<T> by_scale = Vec<T>{};
-                for (int64_t c = 0; c < room; c += L) {
+                for (int64_t c = own.from; c < own.whole; c += L) {
                     if (shown) expect(shown + c - back);
                     const Vec<T> d = load(dt + c), h = d * scale, g = load(gamma + c), e = load(epsilon + c);
                     const Vec<T> s = load_up_to(s_now, c, N);
@@ -343,6 +373,7 @@ void cornn_backward_slice(const pendula_cornn_backward& a, int64_t begin, int64_
                     static_cast<T*>(a.by_tau)[t * B + begin + r] = total<T>(by_scale);
                 }
             }
+            team.meet();
             for (int64_t half = 0; half < 2; ++half) {
                 const T* const matrix = packed + half * room * N;
                 const auto add_to = [&](int64_t r, int64_t column, Vec<T> sum) {
@@ -350,14 +381,15 @@ void cornn_backward_slice(const pendula_cornn_backward& a, int64_t begin, int64_
                     store(line, load(line) + sum);
                 };
                 if (narrow)
-                    product<T, NARROWS<T>>(work, stride, rows, in_pairs, 1, matrix, pairs(N), N, add_to);
+                    product<T, NARROWS<T>>(work, stride, rows, in_pairs, 1, matrix, pairs(N), own.from, own.to, add_to);
                 else
-                    product<T>(work, stride, rows, drive, 1, matrix, N, N, add_to);
+                    product<T>(work, stride, rows, drive, 1, matrix, N, own.from, own.to, add_to);
             }
+            team.meet();
         }
         const int64_t count = (last - first) * rows;
-        outer<T>(sum_w, N, taken, p, N, took, taken, count);
-        for (int64_t t = first; t < last; ++t) {
+        outer<T>(sum_w + own.from * plan.width, own.count(), taken, p + own.from, N, took, taken, count);
+        for (int64_t t = first; leads && t < last; ++t) {
             const T* const p_rows = p + (t - first) * rows * N;
             const T* const x = static_cast<const T*>(a.x) + (t * B + begin) * I;
             T* const by_x = a.by_x ? static_cast<T*>(a.by_x) + (t * B + begin) * I : nullptr;
@@ -383,8 +415,10 @@ void cornn_backward_slice(const pendula_cornn_backward& a, int64_t begin, int64_
                         by_x[r * I + i] = total<T>(sum);
                     }
         }
+        // before the next chunk takes the place of this one
+        team.meet();
     }
-    for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t r = 0; leads && r < rows; ++r) {
         copy(static_cast<T*>(a.by_state_y) + (begin + r) * N, work + r * stride, N);
         copy(static_cast<T*>(a.by_state_z) + (begin + r) * N, work + r * stride + room, N);
     }
@@ -419,11 +453,11 @@ void cornn_backward_sum(const pendula_cornn_backward& a, int64_t threads) {
     template bool cornn_narrows<T>();                                                                \
     template int64_t cornn_forward_scratch<T>(int64_t, int64_t, int64_t);                            \
     template void cornn_forward_pack<T>(const pendula_cornn_forward&);                               \
-    template int64_t cornn_forward_parts<T>(int64_t);                                                \
+    template int64_t cornn_parts<T>(int64_t);                                                \
     template void cornn_forward_slice<T>(const pendula_cornn_forward&, int64_t, int64_t, const Team&); \
     template int64_t cornn_backward_scratch<T>(const pendula_cornn_backward&);                       \
     template void cornn_backward_pack<T>(const pendula_cornn_backward&);                             \
-    template void cornn_backward_slice<T>(const pendula_cornn_backward&, int64_t, int64_t, int64_t); \
+    template void cornn_backward_slice<T>(const pendula_cornn_backward&, int64_t, int64_t, int64_t, const Team&); \
     template void cornn_backward_sum<T>(const pendula_cornn_backward&, int64_t);
 PENDULA_FOR(float)
 PENDULA_FOR(double)

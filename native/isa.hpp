@@ -14,13 +14,14 @@ void cornn_forward_pack(const pendula_cornn_forward& a);
 template <typename T>
 void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t end, const Team& team);
 template <typename T>
-int64_t cornn_forward_parts(int64_t units);
+int64_t cornn_parts(int64_t units);
 template <typename T>
 int64_t cornn_backward_scratch(const pendula_cornn_backward& a);
 template <typename T>
 void cornn_backward_pack(const pendula_cornn_backward& a);
 template <typename T>
-void cornn_backward_slice(const pendula_cornn_backward& a, int64_t begin, int64_t end, int64_t thread);
+void cornn_backward_slice(const pendula_cornn_backward& a, int64_t begin, int64_t end, int64_t thread,
+                          const Team& team);
 template <typename T>
 void cornn_backward_sum(const pendula_cornn_backward& a, int64_t threads);
 

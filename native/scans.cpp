@@ -1,11 +1,10 @@
 // The C interface: chooses the instruction set, and shares the batch out to threads.
 #include "scans.h"
+#include "threads.hpp"
 
 #include <atomic>
 #include <cstring>
 #include <string>
-#include <system_error>
-#include <thread>
 #include <vector>
 
 #if defined(__linux__)
@@ -34,10 +33,10 @@ struct Functions {
     int64_t (*cornn_forward_scratch)(int64_t, int64_t, int64_t);
     void (*cornn_forward_pack)(const pendula_cornn_forward&);
     void (*cornn_forward_slice)(const pendula_cornn_forward&, int64_t, int64_t, const Team&);
-    int64_t (*cornn_forward_parts)(int64_t);
+    int64_t (*cornn_parts)(int64_t);
     int64_t (*cornn_backward_scratch)(const pendula_cornn_backward&);
     void (*cornn_backward_pack)(const pendula_cornn_backward&);
-    void (*cornn_backward_slice)(const pendula_cornn_backward&, int64_t, int64_t, int64_t);
+    void (*cornn_backward_slice)(const pendula_cornn_backward&, int64_t, int64_t, int64_t, const Team&);
     void (*cornn_backward_sum)(const pendula_cornn_backward&, int64_t);
     int64_t (*unicornn_forward_scratch)(const pendula_unicornn_forward&);
     void (*unicornn_forward_pack)(const pendula_unicornn_forward&);
@@ -64,7 +63,7 @@ struct Set {
 #define PENDULA_FUNCTIONS(isa, T)                                                                                 \
     {isa::cornn_narrows<T>,                                                                                       \
      isa::cornn_forward_scratch<T>,  isa::cornn_forward_pack<T>,  isa::cornn_forward_slice<T>,                    \
-     isa::cornn_forward_parts<T>,                                                                                 \
+     isa::cornn_parts<T>,                                                                                 \
      isa::cornn_backward_scratch<T>, isa::cornn_backward_pack<T>, isa::cornn_backward_slice<T>,                   \
      isa::cornn_backward_sum<T>,                                                                                  \
      isa::unicornn_forward_scratch<T>,  isa::unicornn_forward_pack<T>,  isa::unicornn_forward_slice<T>,             \
@@ -110,6 +109,9 @@ const Functions<double>& functions<double>() {
     return current().full;
 }
 
+// found when the library is loaded: a fork later on is noticed
+[[maybe_unused]] const OpenMP& openmp = OpenMP::here();
+
 // Operations for which a thread is worth starting: some 20 us of them.
 std::atomic<int64_t> worth_a_thread{1 << 21};
 
@@ -121,101 +123,49 @@ int64_t threads_for(const Arguments& a, int64_t products) {
     return most < static_cast<double>(a.threads) ? static_cast<int64_t>(most) : a.threads;
 }
 
-// work(begin, end, thread) on slices of 0 ... count - 1, one per thread; this thread takes the first
+// work(begin, end, slice) on as many slices of 0 ... count - 1 as there are threads, each on its own if they can be had
 template <typename Work>
 void share(int64_t count, int64_t threads, const Work& work) {
-    if (threads > count) threads = count;
-    if (threads <= 1) {
-        work(int64_t{0}, count, int64_t{0});
-        return;
-    }
-    std::vector<std::thread> others;
-    others.reserve(static_cast<std::size_t>(threads - 1));
-    for (int64_t i = 1; i < threads; ++i) {
-        const auto slice = [&, i] { work(count * i / threads, count * (i + 1) / threads, i); };
-        try {
-            others.emplace_back(slice);
-        } catch (const std::system_error&) {
-            // no thread is to be had: this one does its part too
-            slice();
-        }
-    }
-    work(int64_t{0}, count / threads, int64_t{0});
-    for (auto& other : others) other.join();
+    const int64_t most = threads < count ? threads : count, slices = most > 1 ? most : 1;
+    together(slices, [&](int64_t member, int64_t members) {
+        for (int64_t i = member; i < slices; i += members) work(count * i / slices, count * (i + 1) / slices, i);
+    });
 }
 
-// Where the threads of a team meet: the last one to come opens the gate.
-class Gate {
-   public:
-    std::atomic<int64_t> members{0};
-    void wait() {
-        const int64_t round = round_.load();
-        if (arrived_.fetch_add(1) + 1 == members.load()) {
-            arrived_.store(0);
-            round_.store(round + 1);
-            return;
-        }
-        // steps are short: sleeping would take longer, but a thread that has no core of its own must let go
-        for (int spins = 0; round_.load() == round; ++spins)
-            if (spins > 2000) std::this_thread::yield();
-    }
-
-   private:
-    std::atomic<int64_t> arrived_{0}, round_{0};
-};
-
-// work(member, members) at the same time on `wanted` threads, or on as many as can be had; this thread is one of them
+// work(team) on so many threads that share the units of the same sequences, or on as many as can be had
 template <typename Work>
-void gather(int64_t wanted, const Work& work) {
-    std::atomic<int64_t> members{0};
-    std::vector<std::thread> others;
-    others.reserve(static_cast<std::size_t>(wanted - 1));
-    try {
-        for (int64_t i = 1; i < wanted; ++i)
-            others.emplace_back([&, i] {
-                // before all have been asked nobody knows how many they are
-                while (!members.load()) std::this_thread::yield();
-                work(i, members.load());
-            });
-    } catch (const std::system_error&) {
-        // those that are there share the work
-    }
-    members.store(static_cast<int64_t>(others.size()) + 1);
-    work(int64_t{0}, members.load());
-    for (auto& other : others) other.join();
+void gather(int64_t parts, const Work& work) {
+    Gate gate;
+    const auto wait = [](void* g, int64_t members) { static_cast<Gate*>(g)->wait(members); };
+    together(parts, [&](int64_t part, int64_t members) { work(Team{part, members, wait, &gate}); });
 }
 
 template <typename T>
 void run(const pendula_cornn_forward& a) {
     const Functions<T>& f = functions<T>();
     if (!a.packed) f.cornn_forward_pack(a);
-    const int64_t threads = threads_for(a, 2 * a.units + a.inputs), panels = f.cornn_forward_parts(a.units);
+    const int64_t threads = threads_for(a, 2 * a.units + a.inputs), panels = f.cornn_parts(a.units);
     const int64_t parts = threads < panels ? threads : panels;
-    if (a.batch < parts) {
-        // fewer sequences than threads: they share the units instead
-        Gate gate;
-        gather(parts, [&](int64_t part, int64_t members) {
-            gate.members.store(members);
-            Team team;
-            team.part = part;
-            team.parts = members;
-            team.wait = [](void* g) { static_cast<Gate*>(g)->wait(); };
-            team.gate = &gate;
-            f.cornn_forward_slice(a, 0, a.batch, team);
-        });
-        return;
-    }
+    // fewer sequences than threads share out the units instead
+    if (a.batch < parts)
+        return gather(parts, [&](const Team& team) { f.cornn_forward_slice(a, 0, a.batch, team); });
     share(a.batch, threads, [&](int64_t begin, int64_t end, int64_t) { f.cornn_forward_slice(a, begin, end, Team{}); });
 }
 
 template <typename T>
 void run(const pendula_cornn_backward& a) {
-    const int64_t threads = threads_for(a, 6 * a.units + a.inputs);
-    functions<T>().cornn_backward_pack(a);
+    const Functions<T>& f = functions<T>();
+    const int64_t threads = threads_for(a, 6 * a.units + a.inputs), panels = f.cornn_parts(a.units);
+    const int64_t parts = threads < panels ? threads : panels;
+    f.cornn_backward_pack(a);
+    if (a.batch < parts && !a.by_tau) {
+        gather(parts, [&](const Team& team) { f.cornn_backward_slice(a, 0, a.batch, 0, team); });
+        return f.cornn_backward_sum(a, 1);
+    }
     share(a.batch, threads, [&](int64_t begin, int64_t end, int64_t thread) {
-        functions<T>().cornn_backward_slice(a, begin, end, thread);
+        f.cornn_backward_slice(a, begin, end, thread, Team{});
     });
-    functions<T>().cornn_backward_sum(a, threads < a.batch ? threads : a.batch);
+    f.cornn_backward_sum(a, threads < a.batch ? threads : a.batch);
 }
 
 template <typename T>
@@ -225,7 +175,7 @@ void run(const pendula_unicornn_forward& a) {
     f.unicornn_forward_pack(a);
     if (a.batch < threads) {
         // fewer sequences than threads: they share the units instead
-        const int64_t panels = f.cornn_forward_parts(a.units), parts = threads < panels ? threads : panels;
+        const int64_t panels = f.cornn_parts(a.units), parts = threads < panels ? threads : panels;
         share(parts, parts,
               [&](int64_t part, int64_t, int64_t) { f.unicornn_forward_slice(a, 0, a.batch, part, parts); });
         return;
@@ -289,6 +239,8 @@ int pendula_use_instruction_set(const char* name) {
 }
 
 void pendula_start_threads_for(int64_t operations) { worth_a_thread.store(operations > 1 ? operations : 1); }
+
+void pendula_stay_off_openmp(int stay) { OpenMP::shunned().store(stay != 0); }
 
 int pendula_narrows(void) {
 #if PENDULA_HAS_AVX && (defined(__clang__) ? __clang_major__ >= 9 : __GNUC__ >= 10)

@@ -134,6 +134,8 @@ PENDULA_API const char *pendula_instruction_sets(void);
 PENDULA_API int pendula_use_instruction_set(const char *name);
 /* From now on a thread is started for so many operations, and not for fewer. */
 PENDULA_API void pendula_start_threads_for(int64_t operations);
+/* Whether threads are started for a call where the process has OpenMP's too. So it is in a process that was forked. */
+PENDULA_API void pendula_stay_off_openmp(int stay);
 /* Whether the set in use and the processor multiply bfloat16 numbers. */
 PENDULA_API int pendula_narrows(void);
 /* bytes of a struct of this file, 0 if there is none of that name: the caller compares them with what it will pass */

@@ -7,10 +7,10 @@ namespace pendula {
 
 struct Team {
     int64_t part = 0, parts = 1;
-    void (*wait)(void*) = nullptr;
+    void (*wait)(void* gate, int64_t parts) = nullptr;
     void* gate = nullptr;
     void meet() const {
-        if (parts > 1) wait(gate);
+        if (parts > 1) wait(gate, parts);
     }
 };
 

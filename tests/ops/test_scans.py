@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -226,17 +230,71 @@ def test_one_sequence_alone_has_the_bits_that_it_has_in_a_batch(network: str) ->
         assert_close(alone[:, 0], together[:, b], **tolerance.EXACT)
 
 
+@pytest.fixture(params=["of PyTorch", "of a call"])
+def three_threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    torch.set_num_threads(3)
+    native.stay_off_openmp(request.param == "of a call")
+    yield
+    native.stay_off_openmp(False)
+    torch.set_num_threads(1)
+
+
 @pytest.mark.parametrize("network", ["coRNN", "UnICORNN"])
-def test_threads_share_the_units_of_few_sequences(network: str) -> None:
+def test_threads_share_the_units_of_few_sequences(network: str, three_threads: None) -> None:
     cell = made(network, 3, 200, torch.float32)
     x = torch.randn(20, 2, 3)
+    shared, _ = pendula.scan(cell, x, backend="fused")
+    torch.set_num_threads(1)
     alone, _ = pendula.scan(cell, x, backend="fused")
-    try:
-        torch.set_num_threads(3)
-        shared, _ = pendula.scan(cell, x, backend="fused")
-    finally:
-        torch.set_num_threads(1)
     assert_close(shared, alone, **tolerance.EXACT)
+
+
+@pytest.mark.parametrize("network", ["coRNN", "coRNN implicit", "coRNN learned"])
+@pytest.mark.parametrize("inputs", [3, 40])
+@pytest.mark.usefixtures("scratch_is_nan")
+def test_gradients_of_few_sequences_are_the_same_bits_from_a_team(
+    network: str, inputs: int, three_threads: None
+) -> None:
+    cell = made(network, inputs, 200, torch.float32)
+    # more than one chunk of steps
+    given = case(cell, 700, 2, spans=False, lengths=True)
+    shared = everything(cell, given, "fused")
+    torch.set_num_threads(1)
+    assert_close(shared, everything(cell, given, "fused"), **tolerance.EXACT)
+
+
+@ONE_OF_EACH
+def test_calls_at_the_same_time_have_threads_of_their_own(network: str, three_threads: None) -> None:
+    cell = made(network, 3, 37, torch.float32)
+    inputs = [torch.randn(50, 9, 3) for _ in range(8)]
+    expected = [pendula.scan(cell, x, backend="fused")[0] for x in inputs]
+    with ThreadPoolExecutor(4) as callers, torch.no_grad():
+        for _ in range(5):
+            found = list(callers.map(lambda x: pendula.scan(cell, x, backend="fused")[0], inputs))
+            assert_close(found, expected, **tolerance.EXACT)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_process_has_threads_too(three_threads: None) -> None:
+    cell = made("coRNN", 3, 37, torch.float32)
+    x = torch.randn(50, 9, 3)
+    expected, _ = pendula.scan(cell, x, backend="fused")
+    child = os.fork()
+    if not child:
+        try:
+            found, _ = pendula.scan(cell, x, backend="fused")
+            os._exit(0 if torch.equal(found, expected) else 1)
+        finally:
+            os._exit(2)
+    deadline = time.monotonic() + 60
+    while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            pytest.fail("the child waits for a thread that it has not")
+        time.sleep(0.01)
+    assert ended[1] == 0
 
 
 def arguments(network: str, *, spans: bool, lengths: bool) -> tuple[Any, tuple[Any, ...]]:

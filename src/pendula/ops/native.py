@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -90,6 +91,7 @@ ENTRIES: dict[str, tuple[list[Any], Any]] = {
     "pendula_use_instruction_set": ([ctypes.c_char_p], ctypes.c_int),
     "pendula_narrows": ([], ctypes.c_int),
     "pendula_start_threads_for": ([_COUNT], None),
+    "pendula_stay_off_openmp": ([ctypes.c_int], None),
     "pendula_sizeof": ([ctypes.c_char_p], _COUNT),
     "pendula_in_large_pages": ([_POINTER, _COUNT], None),
     "pendula_cornn_forward_scratch": ([_COUNT] * 4, _COUNT),
@@ -105,6 +107,9 @@ ENTRIES: dict[str, tuple[list[Any], Any]] = {
     "pendula_lem_forward_run": ([ctypes.POINTER(LEMForward), _COUNT], None),
     "pendula_lem_backward_run": ([ctypes.POINTER(LEMBackward), _COUNT], None),
 }
+
+_PROCESS = os.getpid()
+"""Another one has been forked from it, and OpenMP would wait there for threads that are here."""
 
 
 @functools.cache
@@ -129,6 +134,8 @@ def load() -> ctypes.CDLL | str:
             structure, ours = name.removesuffix("_run"), ctypes.sizeof(arguments[0]._type_)
             if library.pendula_sizeof(structure.encode()) != ours:
                 return f"the compiled scans are of another version ({structure} differs): install pendula again"
+    if os.getpid() != _PROCESS:
+        library.pendula_stay_off_openmp(True)
     return library
 
 
@@ -161,6 +168,11 @@ def use_instruction_set(name: str) -> None:
 def start_threads_for(operations: int) -> None:
     """From now on start a thread for so many operations, and not for fewer: 2 million, some 20 us, unless told."""
     library().pendula_start_threads_for(operations)
+
+
+def stay_off_openmp(stay: bool = True) -> None:
+    """From now on start threads for each call, though PyTorch's were there (on Linux), to compare."""
+    library().pendula_stay_off_openmp(stay)
 
 
 def narrows() -> bool:
