@@ -9,10 +9,6 @@ namespace pendula {
 namespace PENDULA_ISA {
 namespace {
 
-// Whether products of a type can be those of bfloat16 numbers.
-template <typename T>
-constexpr bool NARROWS = PENDULA_NARROW && sizeof(T) == sizeof(float);
-
 // A row of operands: y and z with room for whole panels, then the input; and again in pairs, for narrow products.
 template <typename T>
 struct Row {

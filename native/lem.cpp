@@ -15,20 +15,24 @@ namespace pendula {
 namespace PENDULA_ISA {
 namespace {
 
-// A row of operands: y, z and both steps, with room for whole panels, then the input.
+// A row of operands: y, z and both steps, with room for whole panels, then the input; and y, z and the input again in
+// pairs, for narrow products.
 template <typename T>
 struct Row {
     int64_t units, inputs, room;
-    Row(int64_t units_, int64_t inputs_) : units(units_), inputs(inputs_), room(padded<T>(units_)) {}
-    int64_t stride() const { return 4 * room + inputs; }
-    int64_t stacked() const { return units + inputs; }
-    int64_t block() const { return room * stacked(); }
+    bool narrow;
+    Row(int64_t units_, int64_t inputs_, bool narrow_)
+        : units(units_), inputs(inputs_), room(padded<T>(units_)), narrow(NARROWS<T> && narrow_) {}
+    int64_t in_pairs() const { return 4 * room + inputs; }
+    int64_t stride() const { return in_pairs() + (narrow ? room + pairs(inputs) : 0); }
+    int64_t stacked() const { return lines<T>(narrow, units) + lines<T>(narrow, inputs); }
+    int64_t block() const { return room * (units + inputs); }
 };
 
-// A row of cotangents: by y, by z, p_1, p_2, p_z, p_y, and one vector for the step's length.
+// A row of cotangents: by y, by z, p_1, p_2, p_z, p_y, one vector for the step's length, and each p in pairs.
 template <typename T>
 int64_t cotangents(int64_t room) {
-    return 6 * room + Vector<T>::size;
+    return 6 * room + Vector<T>::size + (NARROWS<T> ? 2 * room : 0);
 }
 
 // (1 + tanh(a / 2)) / 2 with tanh(|a| / 2) = e / (e + 2), e = exp(|a|) - 1, is (e + 1) / (e + 2), and 1 / (e + 2) for
@@ -50,22 +54,23 @@ inline void add_to(double* line, int64_t column, int64_t units, Vec<T> v) {
 
 template <typename T>
 int64_t lem_forward_scratch(int64_t units, int64_t inputs, int64_t batch) {
-    const Row<T> row(units, inputs);
+    const Row<T> row(units, inputs, true);
     return 4 * row.block() + 5 * row.room + batch * row.stride();
 }
 
 template <typename T>
 void lem_forward_pack(const pendula_lem_forward& a) {
     const int64_t N = a.units, I = a.inputs;
-    const Row<T> row(N, I);
+    const Row<T> row(N, I, a.narrow != 0);
     T* const packed = static_cast<T*>(a.scratch);
     T* const constants = packed + 4 * row.block();
     // column n of a packed block is row n of its part of W (of W_y in the last one) and of V
     for (int64_t k = 0; k < 4; ++k) {
         T* const block = packed + k * row.block();
         const T* const W = k < 3 ? static_cast<const T*>(a.W) + k * N * N : static_cast<const T*>(a.W_y);
-        pack(block, row.stacked(), 0, W, N, N, 1, N);
-        pack(block, row.stacked(), N, static_cast<const T*>(a.V) + k * N * I, I, N, 1, I);
+        const T* const V = static_cast<const T*>(a.V) + k * N * I;
+        pack_either(row.narrow, block, row.stacked(), 0, W, N, N, 1, N);
+        pack_either(row.narrow, block, row.stacked(), lines<T>(row.narrow, N), V, I, N, 1, I);
         widen(constants + k * row.room, a.b ? static_cast<const T*>(a.b) + k * N : nullptr, N, row.room);
     }
     widen(constants + 4 * row.room, a.dt, N, row.room);
@@ -75,20 +80,32 @@ template <typename T>
 void lem_forward_slice(const pendula_lem_forward& a, int64_t begin, int64_t end) {
     const FlushDenormals guard;
     const int64_t N = a.units, I = a.inputs, B = a.batch, rows = end - begin;
-    const Row<T> row(N, I);
-    const int64_t room = row.room, stride = row.stride();
+    const Row<T> row(N, I, a.narrow != 0);
+    const int64_t room = row.room, stride = row.stride(), in_pairs = row.in_pairs();
+    const bool narrow = row.narrow;
     const T* const packed = static_cast<const T*>(a.scratch);
     const T *const b = packed + 4 * row.block(), *const dt = b + 4 * room;
     T* const work = static_cast<T*>(a.scratch) + 4 * row.block() + 5 * room + begin * stride;
     for (int64_t r = 0; r < rows; ++r) {
         widen(work + r * stride, static_cast<const T*>(a.y0) + (begin + r) * N, N, room);
         widen(work + r * stride + room, static_cast<const T*>(a.z0) + (begin + r) * N, N, room);
+        pair_up(narrow, work + r * stride + in_pairs, work + r * stride, 2 * room);
     }
-    const Stretch on_y[2] = {{0, N}, {4 * room, I}}, on_z[2] = {{room, N}, {4 * room, I}};
+    const Stretch whole[2][2] = {{{0, N}, {4 * room, I}}, {{room, N}, {4 * room, I}}};
+    const Stretch paired[2][2] = {{{in_pairs, pairs(N)}, {in_pairs + room, pairs(I)}},
+                                  {{in_pairs + room / 2, pairs(N)}, {in_pairs + room, pairs(I)}}};
+    const auto(&stretches)[2][2] = narrow ? paired : whole;
+    // block k of the weights times y, or z in the last one, and x
+    const auto multiply = [&](int64_t k, const auto& then) {
+        product_either(narrow, work, stride, rows, stretches[k / 3], 2, packed + k * row.block(), row.stacked(), N, then);
+    };
     for (int64_t t = 0; t < a.steps; ++t) {
         const int64_t first = t * B + begin;
-        for (int64_t r = 0; r < rows; ++r)
-            copy(work + r * stride + 4 * room, static_cast<const T*>(a.x) + (first + r) * I, I);
+        for (int64_t r = 0; r < rows; ++r) {
+            const T* const x = static_cast<const T*>(a.x) + (first + r) * I;
+            copy(work + r * stride + 4 * room, x, I);
+            pair_up(narrow, work + r * stride + in_pairs + room, x, I);
+        }
         if (a.kept && t && t % a.every == 0)
             for (int64_t r = 0; r < rows; ++r)
                 copy(static_cast<T*>(a.kept) + ((t / a.every - 1) * B + begin + r) * N, work + r * stride + room, N);
@@ -101,33 +118,35 @@ void lem_forward_slice(const pendula_lem_forward& a, int64_t begin, int64_t end)
         const auto runs = [&](int64_t r) { return !a.lengths || t < a.lengths[begin + r]; };
         // beyond the last unit dt is zero, so both states are zero and stay so
         for (int64_t k = 0; k < 2; ++k)
-            product<T>(work, stride, rows, on_y, 2, packed + k * row.block(), row.stacked(), N,
-                       [&](int64_t r, int64_t column, Vec<T> sum) {
-                           const Vec<T> s = sigmoid<T>(sum + load(b + k * room + column));
-                           Vec<T> h = load(dt + column);
-                           if (tau) h *= tau[r];
-                           store(work + r * stride + (2 + k) * room + column, h * s);
-                           keep(r, k, column, s);
-                       });
-        product<T>(work, stride, rows, on_y, 2, packed + 2 * row.block(), row.stacked(), N,
-                   [&](int64_t r, int64_t column, Vec<T> sum) {
-                       T* const line = work + r * stride + column;
-                       const Vec<T> g = tanh<T>(sum + load(b + 2 * room + column)), z = load(line + room);
-                       if (runs(r)) store(line + room, z + load(line + 2 * room) * (g - z));
-                       keep(r, 2, column, g);
-                   });
-        product<T>(work, stride, rows, on_z, 2, packed + 3 * row.block(), row.stacked(), N,
-                   [&](int64_t r, int64_t column, Vec<T> sum) {
-                       T* const line = work + r * stride + column;
-                       const Vec<T> q = tanh<T>(sum + load(b + 3 * room + column)), y = load(line);
-                       Vec<T> shown = Vec<T>{};
-                       if (runs(r)) {
-                           shown = y + load(line + 3 * room) * (q - y);
-                           store(line, shown);
-                       }
-                       store_up_to(y_out + r * N, column, N, shown);
-                       keep(r, 3, column, q);
-                   });
+            multiply(k, [&](int64_t r, int64_t column, Vec<T> sum) {
+                const Vec<T> s = sigmoid<T>(sum + load(b + k * room + column));
+                Vec<T> h = load(dt + column);
+                if (tau) h *= tau[r];
+                store(work + r * stride + (2 + k) * room + column, h * s);
+                keep(r, k, column, s);
+            });
+        multiply(2, [&](int64_t r, int64_t column, Vec<T> sum) {
+            T* const line = work + r * stride + column;
+            const Vec<T> g = tanh<T>(sum + load(b + 2 * room + column)), z = load(line + room);
+            if (runs(r)) {
+                const Vec<T> z_new = z + load(line + 2 * room) * (g - z);
+                store(line + room, z_new);
+                pair_up<T>(narrow, work + r * stride + in_pairs + (room + column) / 2, z_new);
+            }
+            keep(r, 2, column, g);
+        });
+        multiply(3, [&](int64_t r, int64_t column, Vec<T> sum) {
+            T* const line = work + r * stride + column;
+            const Vec<T> q = tanh<T>(sum + load(b + 3 * room + column)), y = load(line);
+            Vec<T> shown = Vec<T>{};
+            if (runs(r)) {
+                shown = y + load(line + 3 * room) * (q - y);
+                store(line, shown);
+                pair_up<T>(narrow, work + r * stride + in_pairs + column / 2, shown);
+            }
+            store_up_to(y_out + r * N, column, N, shown);
+            keep(r, 3, column, q);
+        });
     }
     for (int64_t r = 0; r < rows; ++r) {
         copy(static_cast<T*>(a.y_last) + (begin + r) * N, work + r * stride, N);
@@ -145,8 +164,11 @@ template <typename T>
 void lem_backward_pack(const pendula_lem_backward& a) {
     const int64_t N = a.units, room = padded<T>(N);
     T* const packed = static_cast<T*>(a.scratch);
-    pack(packed, 3 * N, 0, static_cast<const T*>(a.W), 3 * N, N, N, 1);
-    pack(packed + 3 * room * N, N, 0, static_cast<const T*>(a.W_y), N, N, N, 1);
+    const bool narrow = a.narrow != 0;
+    const int64_t own = lines<T>(narrow, N);
+    for (int64_t k = 0; k < 3; ++k)
+        pack_either(narrow, packed, 3 * own, k * own, static_cast<const T*>(a.W) + k * N * N, N, N, N, 1);
+    pack_either(narrow, packed + 3 * room * N, own, 0, static_cast<const T*>(a.W_y), N, N, N, 1);
     widen(packed + 4 * room * N, a.dt, N, room);
 }
 
@@ -188,7 +210,11 @@ void lem_backward_slice(const pendula_lem_backward& a, int64_t begin, int64_t en
     lem_operands<T>(a, dt, begin, end);
     double* const by_dt = a.by_dt ? static_cast<double*>(a.by_dt) + thread * N : nullptr;
     const int64_t taken = 2 * N + a.inputs + 1;
-    const Stretch of_y[1] = {{5 * room, N}}, of_gates[3] = {{2 * room, N}, {3 * room, N}, {4 * room, N}};
+    const bool narrow = NARROWS<T> && a.narrow;
+    // p_1, p_2, p_z and p_y
+    const int64_t own = lines<T>(narrow, N), in_pairs = 6 * room + L;
+    Stretch ps[4];
+    for (int64_t k = 0; k < 4; ++k) ps[k] = {narrow ? in_pairs + k * room / 2 : (2 + k) * room, own};
     for (int64_t t = a.last - 1; t >= a.first; --t) {
         const int64_t first = t * B + begin;
         const T* const gates = static_cast<const T*>(a.gates) + first * 4 * N;
@@ -208,6 +234,8 @@ void lem_backward_slice(const pendula_lem_backward& a, int64_t begin, int64_t en
             const Vec<T> h = d * scale, p_gate = h * (1 - s) * by_h, p_goal = h * s * (1 - e * e) * by_new;
             store(line + (2 + gate) * room, p_gate);
             store(line + (2 + goal) * room, p_goal);
+            pair_up<T>(narrow, work + r * stride + in_pairs + (gate * room + c) / 2, p_gate);
+            pair_up<T>(narrow, work + r * stride + in_pairs + (goal * room + c) / 2, p_goal);
             store_up_to(p_out + (4 * r + gate) * N, c, N, p_gate);
             store_up_to(p_out + (4 * r + goal) * N, c, N, p_goal);
             if (by_dt) add_to<T>(by_dt, c, N, by_h * scale);
@@ -221,7 +249,7 @@ void lem_backward_slice(const pendula_lem_backward& a, int64_t begin, int64_t en
             T* const line = work + r * stride;
             if (tau) store(line + 6 * room, Vec<T>{});
             if (!runs(r)) {
-                for (int64_t c = 2 * room; c < 6 * room; ++c) line[c] = T(0);
+                for (int64_t c = 2 * room; c < stride; ++c) line[c] = T(0);
                 for (int64_t c = 0; c < 4 * N; ++c) p_out[4 * r * N + c] = T(0);
                 continue;
             }
@@ -231,18 +259,19 @@ void lem_backward_slice(const pendula_lem_backward& a, int64_t begin, int64_t en
                 store(line + c, part(r, c, 1, load_up_to(took + r * taken, c, N), gy));
             }
         }
-        product<T>(work, stride, rows, of_y, 1, packed + 3 * room * N, N, N,
-                   [&](int64_t r, int64_t column, Vec<T> sum) {
-                       if (!runs(r)) return;
-                       T* const by_z = work + r * stride + room + column;
-                       const T* const z = t == a.first ? static_cast<const T*>(a.z) + (begin + r) * N
-                                                       : took + (r - B) * taken + N + a.inputs + 1;
-                       store(by_z, part(r, column, 0, load_up_to(z, column, N), load(by_z) + sum));
-                   });
-        product<T>(work, stride, rows, of_gates, 3, packed, 3 * N, N, [&](int64_t r, int64_t column, Vec<T> sum) {
-            T* const by_y = work + r * stride + column;
-            store(by_y, load(by_y) + sum);
-        });
+        product_either(narrow, work, stride, rows, ps + 3, 1, packed + 3 * room * N, own, N,
+                       [&](int64_t r, int64_t column, Vec<T> sum) {
+                           if (!runs(r)) return;
+                           T* const by_z = work + r * stride + room + column;
+                           const T* const z = t == a.first ? static_cast<const T*>(a.z) + (begin + r) * N
+                                                           : took + (r - B) * taken + N + a.inputs + 1;
+                           store(by_z, part(r, column, 0, load_up_to(z, column, N), load(by_z) + sum));
+                       });
+        product_either(narrow, work, stride, rows, ps, 3, packed, 3 * own, N,
+                       [&](int64_t r, int64_t column, Vec<T> sum) {
+                           T* const by_y = work + r * stride + column;
+                           store(by_y, load(by_y) + sum);
+                       });
         for (int64_t r = 0; tau && r < rows; ++r) {
             T total = 0;
             for (int64_t i = 0; i < L; ++i) total += work[r * stride + 6 * room + i];

@@ -13,7 +13,17 @@
 namespace pendula {
 namespace PENDULA_ISA {
 
+// Whether products of a type can be those of bfloat16 numbers.
+template <typename T>
+constexpr bool NARROWS = PENDULA_NARROW && sizeof(T) == sizeof(float);
+
 inline int64_t pairs(int64_t count) { return (count + 1) / 2; }
+
+// Rows of a packed matrix that so many operands meet.
+template <typename T>
+inline int64_t lines(bool narrow, int64_t count) {
+    return NARROWS<T> && narrow ? pairs(count) : count;
+}
 
 // The nearest bfloat16, the even one of two.
 inline uint32_t rounded(float value) {
@@ -30,9 +40,16 @@ inline float paired(float low, float high) {
     return both;
 }
 
-inline void copy_paired(float* to, const float* from, int64_t count) {
-    for (int64_t i = 0; i < count; i += 2) to[i / 2] = paired(from[i], i + 1 < count ? from[i + 1] : 0.0f);
+#if PENDULA_NARROW
+__attribute__((target("avx512bf16"))) inline void copy_paired(float* to, const float* from, int64_t count) {
+    int64_t i = 0;
+    for (; i + Vector<float>::size <= count; i += Vector<float>::size) {
+        const __m256bh halves = _mm512_cvtneps_pbh(load(from + i));
+        std::memcpy(to + i / 2, &halves, sizeof(halves));
+    }
+    for (; i < count; i += 2) to[i / 2] = paired(from[i], i + 1 < count ? from[i + 1] : 0.0f);
 }
+#endif
 
 // As `pack`, with two rows in the place of one: `pair` counts them.
 inline void pack_paired(float* to, int64_t width, int64_t stacked_pairs, int64_t pair, const float* from, int64_t rows,
@@ -65,6 +82,23 @@ __attribute__((target("avx512bf16"))) inline Vec<float> sum_of_pairs(Vec<float> 
 }
 
 #endif
+
+// In pairs as well, where that is asked for: a vector; some numbers.
+template <typename T>
+inline void pair_up(bool narrow, T* to, Vec<T> v) {
+    if constexpr (NARROWS<T>) {
+        if (narrow) store_paired(to, v);
+    }
+    (void)narrow, (void)to, (void)v;
+}
+
+template <typename T>
+inline void pair_up(bool narrow, T* to, const T* from, int64_t count) {
+    if constexpr (NARROWS<T>) {
+        if (narrow) copy_paired(to, from, count);
+    }
+    (void)narrow, (void)to, (void)from, (void)count;
+}
 
 }  // namespace PENDULA_ISA
 }  // namespace pendula

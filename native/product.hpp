@@ -40,6 +40,17 @@ void pack(T* to, int64_t stacked_rows, int64_t row, const T* from, int64_t rows,
         }
 }
 
+// The same in pairs where that is asked for: `stacked` and `row` then count pairs.
+template <typename T>
+void pack_either(bool narrow, T* to, int64_t stacked, int64_t row, const T* from, int64_t rows, int64_t columns,
+                 int64_t down, int64_t across) {
+    if constexpr (NARROWS<T>) {
+        if (narrow) return pack_paired(to, panel_width<T>(), stacked, row, from, rows, columns, down, across);
+    }
+    (void)narrow;
+    pack(to, stacked, row, from, rows, columns, down, across);
+}
+
 // The compiler is to hold `v` in a register, not to read it again from memory at each use.
 template <typename T>
 inline void hold(Vec<T>& v) {
@@ -158,6 +169,16 @@ template <typename T, bool NARROW = false, typename Then>
 inline void product(const T* rows, int64_t stride, int64_t row_count, const Stretch* stretches, int count,
                     const T* packed, int64_t stacked_rows, int64_t columns, const Then& then) {
     product<T, NARROW>(rows, stride, row_count, stretches, count, packed, stacked_rows, int64_t{0}, columns, then);
+}
+
+// the same of pairs, or number by number, from operands and a matrix that are so
+template <typename T, typename Then>
+inline void product_either(bool narrow, const T* rows, int64_t stride, int64_t row_count, const Stretch* stretches,
+                           int count, const T* packed, int64_t stacked, int64_t columns, const Then& then) {
+    if (NARROWS<T> && narrow)
+        product<T, NARROWS<T>>(rows, stride, row_count, stretches, count, packed, stacked, columns, then);
+    else
+        product<T>(rows, stride, row_count, stretches, count, packed, stacked, columns, then);
 }
 
 // Rows of `left` and of `right` that all blocks of the result pass over in turn: so few that they stay in the first

@@ -106,6 +106,7 @@ typedef struct {
     void *kept;                      /* out (K, B, N): z before step every, 2 every, ...; null without a backward pass */
     void *y_last, *z_last;           /* out (B, N) */
     void *scratch;
+    int32_t narrow;                  /* operands of products are rounded to bfloat16: float only, where pendula_narrows */
 } pendula_lem_forward;
 
 typedef struct {
@@ -126,6 +127,7 @@ typedef struct {
     void *by_dt;                     /* double, added to (threads, N); null if not wanted */
     void *by_tau;                    /* out (T, B), rows of the chunk; null without tau */
     void *scratch;
+    int32_t narrow;                  /* as in the forward scan, for products with the transposes of W and W_y */
 } pendula_lem_backward;
 
 /* names of the instruction sets compiled in and usable here, best first, separated by spaces */

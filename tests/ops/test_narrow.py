@@ -12,10 +12,12 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import pendula
-from pendula.cells import CoRNNCell
+from pendula.cells import CoRNNCell, LEMCell
+from pendula.cells.base import Cell
+from pendula.cells.lem import LEMState
 from pendula.ops import native
 from tests import tolerance
-from tests.ops.test_scans import SIZES, case
+from tests.ops.test_scans import SIZES, case, everything
 from tests.ops.test_triton import rounded as in_float
 
 NARROWS = not native.missing() and native.narrows()
@@ -46,79 +48,118 @@ class Rounded(torch.autograd.Function):
         return rounded(by) @ rounded(weight), by.mT @ operand
 
 
-class RoundedCell(CoRNNCell):
-    """coRNN whose products round as the processor does."""
+product = Rounded.apply
 
-    def force(self, state: tuple[Tensor, ...], drive: Tensor) -> Tensor:
-        y, z = state
-        product = Rounded.apply
-        return torch.tanh(drive + product(y, self.coupled(self.W)) + product(z, self.coupled(self.W_z)))
+
+class Driven(Cell):
+    """A cell whose drive rounds as the processor does."""
 
     def drive(self, x: Tensor) -> Tensor:
-        found = Rounded.apply(x.flatten(0, 1), self.V).view(*x.shape[:2], -1)
-        return found if self.b is None else found + self.b
+        found = product(x.flatten(0, 1), self.V).view(*x.shape[:2], -1)
+        bias = self.operands()[3]
+        return found if bias is None else found + bias
 
 
-def step_of(cell: CoRNNCell, x: Tensor, state: tuple[Tensor, ...], backend: str, **more: Any) -> list[Tensor]:
+class RoundedCoRNN(Driven, CoRNNCell):
+    def force(self, state: tuple[Tensor, ...], drive: Tensor) -> Tensor:
+        y, z = state
+        return torch.tanh(drive + product(y, self.coupled(self.W)) + product(z, self.coupled(self.W_z)))
+
+
+class RoundedLEM(Driven, LEMCell):
+    def step(self, state: tuple[Tensor, ...], drive: Tensor, *, tau: Tensor | None = None) -> LEMState:
+        y, z = state
+        d_1, d_2, d_z, d_y = drive.chunk(4, -1)
+        a_1, a_2, a_z = product(y, self.W).chunk(3, -1)
+        dt = self.dt if tau is None else self.dt * tau
+        z = torch.lerp(z, torch.tanh(d_z + a_z), dt * torch.sigmoid(d_1 + a_1))
+        y = torch.lerp(y, torch.tanh(d_y + product(z, self.W_y)), dt * torch.sigmoid(d_2 + a_2))
+        return LEMState(y, z)
+
+
+DAMPED: dict[str, Any] = {"dt": 0.3, "gamma": 1.5, "epsilon": 2.0}
+NETWORKS: dict[str, tuple[type[Cell], type[Cell], dict[str, Any]]] = {
+    "coRNN": (CoRNNCell, RoundedCoRNN, DAMPED),
+    "coRNN implicit": (CoRNNCell, RoundedCoRNN, DAMPED | {"variant": "implicit"}),
+    "LEM": (LEMCell, RoundedLEM, {"dt": 0.7}),
+}
+"""A cell, the same whose products round, physics."""
+EVERY_NETWORK = pytest.mark.parametrize("network", NETWORKS)
+LAYER = pytest.mark.parametrize("layer", ["CoRNN", "LEM"])
+
+
+def made(network: str, inputs: int, units: int, *, exact: bool = False, **more: Any) -> Cell:
+    kind: Any = NETWORKS[network][1 if exact else 0]
+    cell: Cell = kind(inputs, units, **(NETWORKS[network][2] | more))
+    return cell
+
+
+def step_of(cell: Cell, x: Tensor, state: tuple[Tensor, ...], backend: str, **more: Any) -> list[Tensor]:
     """One step, and the gradients of the state and of all parameters."""
     own = [s.clone().requires_grad_() for s in state]
     outputs, last = pendula.scan(cell, x, cell.State(*own), backend=backend, **more)
     total = (outputs * torch.linspace(-1, 1, outputs.numel(), dtype=outputs.dtype).view_as(outputs)).sum()
-    total = total + last.z.square().sum()
+    total = total + last[1].square().sum()
     return [outputs, *last, *torch.autograd.grad(total, [*own, *cell.parameters()])]
 
 
+@EVERY_NETWORK
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("variant", ["explicit", "implicit"])
-def test_a_step_is_that_of_rounded_operands_and_whole_sums(size: tuple[int, ...], variant: str) -> None:
+def test_a_step_is_that_of_rounded_operands_and_whole_sums(network: str, size: tuple[int, ...]) -> None:
     _, batch, units, inputs = size
     torch.manual_seed(0)
-    physics: dict[str, Any] = {"dt": 0.3, "gamma": 1.5, "epsilon": 2.0, "variant": variant}
-    cell = CoRNNCell(inputs, units, **physics)
-    exact = RoundedCell(inputs, units, **physics, dtype=torch.float64)
+    cell = made(network, inputs, units)
+    exact = made(network, inputs, units, exact=True, dtype=torch.float64)
     exact.load_state_dict({name: value.double() for name, value in cell.state_dict().items()})
     x, state = torch.randn(1, batch, inputs), tuple(torch.randn(2, batch, units))
     expected = step_of(exact, x.double(), tuple(s.double() for s in state), "reference")
     with narrow():
         found = step_of(cell, x, state, "fused")
     for one, other in zip(found, expected, strict=True):
-        # of what is rounded backward, a few may be rounded to the other side
+        # of what is rounded on the way, a few may be rounded to the other side
         off = float((one.detach().double() - other.detach()).norm())
         assert off <= 2e-5 * float(other.detach().norm()) + 1e-6 * other.numel() ** 0.5
 
 
+@EVERY_NETWORK
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("spans", "lengths"), [(False, False), (True, True)])
-def test_over_time_it_differs_by_what_rounding_can_do(size: tuple[int, ...], spans: bool, lengths: bool) -> None:
-    cell = CoRNNCell(size[3], size[2], dt=0.1, gamma=1.5, epsilon=2.0)
+@pytest.mark.usefixtures("scratch_is_nan")
+def test_over_time_it_differs_by_what_rounding_can_do(
+    network: str, size: tuple[int, ...], spans: bool, lengths: bool
+) -> None:
+    cell = made(network, size[3], size[2], **({"dt": 0.1} if "coRNN" in network else {}))
     torch.manual_seed(0)
     given = in_float(case(cell, *size[:2], spans=spans, lengths=lengths))
-    given["state"] = cell.State(*given["state"])
-    with torch.no_grad():
-        whole = pendula.scan(cell, **given, backend="fused")[0]
-        with narrow():
-            found = pendula.scan(cell, **given, backend="fused")[0]
-    assert 0 < float((found - whole).norm()) <= 0.02 * float(whole.norm())
+    whole = everything(cell, given, "fused")
+    with narrow():
+        found = everything(cell, given, "fused")
+    assert not torch.equal(found["outputs"], whole["outputs"])
+    for name, expected in whole.items():
+        assert float((found[name] - expected).norm()) <= 0.02 * float(expected.norm()) + 1e-6, name
 
 
-def test_numbers_do_not_depend_on_threads_and_batch() -> None:
-    layer, x = pendula.CoRNN(5, 130, backend="fused"), torch.randn(20, 7, 5)
+@LAYER
+def test_numbers_do_not_depend_on_threads_and_batch(layer: str) -> None:
+    net, x = pendula.LAYERS[layer](5, 130, backend="fused"), torch.randn(20, 7, 5)
     before = torch.get_num_threads()
     found = []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             with narrow(), torch.no_grad():
-                found += [layer(x)[0], torch.cat([layer(x[:, i : i + 1])[0] for i in range(7)], 1)]
+                found += [net(x)[0], torch.cat([net(x[:, i : i + 1])[0] for i in range(7)], 1)]
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(one, found[0]) for one in found[1:])
 
 
 @pytest.mark.parametrize("asked", ["nothing", "float16", "float64", "another instruction set"])
-def test_nothing_else_rounds(asked: str) -> None:
-    cell = CoRNNCell(5, 37, dtype=torch.float64 if asked == "float64" else torch.float32)
-    x, usual = torch.randn(9, 4, 5, dtype=cell.W.dtype), native.instruction_sets()[0]
+@EVERY_NETWORK
+def test_nothing_else_rounds(network: str, asked: str) -> None:
+    dtype = torch.float64 if asked == "float64" else torch.float32
+    cell = made(network, 5, 37, dtype=dtype)
+    x, usual = torch.randn(9, 4, 5, dtype=dtype), native.instruction_sets()[0]
     try:
         if asked == "another instruction set":
             native.use_instruction_set("avx2")
@@ -132,12 +173,24 @@ def test_nothing_else_rounds(asked: str) -> None:
     assert_close(found, whole, **tolerance.EXACT)
 
 
-def test_a_narrow_scan_is_in_a_whole_graph() -> None:
-    layer, x = pendula.CoRNN(3, 37), torch.randn(9, 4, 3)
+@LAYER
+def test_what_is_not_a_number_stays_so(layer: str) -> None:
+    net, x = pendula.LAYERS[layer](37, 5, backend="fused"), torch.randn(4, 3, 37)
+    # every bit of it is set: to round it as a number is would make a zero
+    x.view(torch.int32)[0, 0, 3] = x.view(torch.int32)[0, 1, 36] = 0x7FFFFFFF
+    with narrow(), torch.no_grad():
+        found = net(x)[0]
+    assert bool(found[:, :2].isnan().all())
+    assert not bool(found[:, 2].isnan().any())
+
+
+@LAYER
+def test_a_narrow_scan_is_in_a_whole_graph(layer: str) -> None:
+    net, x = pendula.LAYERS[layer](3, 37), torch.randn(9, 4, 3)
 
     def run(x: Tensor) -> Tensor:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            outputs: Tensor = layer(x)[0]
+            outputs: Tensor = net(x)[0]
             return outputs
 
     compiled = torch.compile(run, fullgraph=True, dynamic=True, backend="aot_eager")

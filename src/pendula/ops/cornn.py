@@ -16,7 +16,6 @@ from torch import Tensor
 
 from pendula.ops import native
 from pendula.ops.direct import Direct
-from pendula.ops.gpu.product import BFLOAT16
 
 CACHED = 1 << 18
 """Numbers of a chunk of steps, so that what a chunk took is in cache when the gradients of the weights are summed."""
@@ -91,7 +90,7 @@ def _forward(
         z_last=z_last,
         scratch=scratch,
         every=chunk_of(batch, units),
-        narrow=_narrow(products, dtype),
+        narrow=native.rounds(products, dtype),
     )
     native.call("pendula_cornn_forward_run", arguments, dtype)
     return y, y_last, z_last, s, kept
@@ -193,7 +192,7 @@ def _run_backward(
         by_gamma=None if sums is None else sums[1],
         by_epsilon=None if sums is None else sums[2],
         by_tau=None if tau is None else by_tau,
-        narrow=_narrow(products, dtype),
+        narrow=native.rounds(products, dtype),
     )
     scratch = x.new_empty(native.library().pendula_cornn_backward_scratch(ctypes.byref(arguments), dtype.itemsize))
     arguments.scratch = scratch.data_ptr()
@@ -259,10 +258,6 @@ def _backward(ctx: Any, by_y: Any, by_y_last: Any, by_z_last: Any, *_: Any) -> t
 
 cornn_scan.register_autograd(_backward, setup_context=_setup)
 direct = Direct(cornn_scan, _forward, _backward, _setup)
-
-
-def _narrow(products: int, dtype: torch.dtype) -> bool:
-    return products == BFLOAT16 and dtype == torch.float32 and native.narrows()
 
 
 def check_sizes(x: Tensor, *others: Tensor | None) -> None:

@@ -1,7 +1,8 @@
 """LEM over time in one call: `pendula::lem_scan` and its backward operator, on the compiled scans.
 
-On a GPU the same operators run in Triton: `pendula.ops.gpu.lem`. There `products` says what the operands of products
-with W and W_y are rounded to (`pendula.ops.gpu.product`); the processor rounds nothing.
+On a GPU the same operators run in Triton: `pendula.ops.gpu.lem`. `products` says what the operands of products with W
+and W_y are rounded to (`pendula.ops.gpu.product`); a processor rounds them, and forward those with V, to bfloat16 where
+that is asked for and it has an instruction for it, and nothing else.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ def _forward(
         y_last=y_last,
         z_last=z_last,
         scratch=scratch,
+        narrow=native.rounds(products, dtype),
     )
     native.call("pendula_lem_forward_run", arguments, dtype)
     return y, y_last, z_last, gates, kept
@@ -182,6 +184,7 @@ def _run_backward(
             by_dt=by_dt if wants_dt else None,
             by_tau=None if tau is None else by_tau,
             scratch=scratch,
+            narrow=native.rounds(products, dtype),
         )
         native.call("pendula_lem_backward_run", arguments, dtype)
         by_drive, took = p[: last - first].flatten(0, 1), rows[: last - first].flatten(0, 1)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pendula._check import one_of
 from pendula.ops.direct import transformed
+from pendula.ops.gpu.product import BFLOAT16
 
 FILE = "_scans" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 
@@ -69,6 +70,7 @@ class LEMForward(ctypes.Structure):
         ("threads", _FLAG),
         *((name, _POINTER) for name in ("x", "y0", "z0", "W", "W_y", "V", "b", "dt", "tau", "lengths")),
         *((name, _POINTER) for name in ("y", "gates", "kept", "y_last", "z_last", "scratch")),
+        ("narrow", _FLAG),
     ]
 
 
@@ -79,6 +81,7 @@ class LEMBackward(ctypes.Structure):
         *((name, _POINTER) for name in ("x", "W", "W_y", "dt", "tau", "lengths", "y0", "y", "gates", "z")),
         *((name, _POINTER) for name in ("by_y", "by_state_y", "by_state_z", "rows", "by_drive", "by_dt", "by_tau")),
         ("scratch", _POINTER),
+        ("narrow", _FLAG),
     ]
 
 
@@ -178,6 +181,11 @@ def stay_off_openmp(stay: bool = True) -> None:
 def narrows() -> bool:
     """Whether products of bfloat16 numbers are in the instruction set that is used, and in this processor."""
     return bool(library().pendula_narrows())
+
+
+def rounds(products: int, dtype: torch.dtype) -> bool:
+    """Whether a scan rounds operands of products, of those in `pendula.ops.gpu.product`: to bfloat16, where it can."""
+    return products == BFLOAT16 and dtype == torch.float32 and narrows()
 
 
 def objection(name: str, x: Tensor, *more: Tensor) -> str | None:

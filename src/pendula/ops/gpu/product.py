@@ -22,7 +22,7 @@ WARP = 16
 
 
 def products_of(x: Tensor) -> int:
-    """What autocast asks of a scan's products, if it does, on the device of x: of all on a GPU, else of coRNN's."""
+    """What autocast asks of a scan's products, if it does, on the device of x."""
     device = x.device.type
     if device not in ("cpu", "cuda") or not torch.is_autocast_enabled(device):
         return SPLIT
