@@ -97,7 +97,8 @@ void lem_forward_slice(const pendula_lem_forward& a, int64_t begin, int64_t end)
     const auto(&stretches)[2][2] = narrow ? paired : whole;
     // block k of the weights times y, or z in the last one, and x
     const auto multiply = [&](int64_t k, const auto& then) {
-        product_either(narrow, work, stride, rows, stretches[k / 3], 2, packed + k * row.block(), row.stacked(), N, then);
+        product_either(narrow, work, stride, rows, stretches[k / 3], 2, packed + k * row.block(), row.stacked(), 0, N,
+                       then);
     };
     for (int64_t t = 0; t < a.steps; ++t) {
         const int64_t first = t * B + begin;
@@ -259,7 +260,7 @@ void lem_backward_slice(const pendula_lem_backward& a, int64_t begin, int64_t en
                 store(line + c, part(r, c, 1, load_up_to(took + r * taken, c, N), gy));
             }
         }
-        product_either(narrow, work, stride, rows, ps + 3, 1, packed + 3 * room * N, own, N,
+        product_either(narrow, work, stride, rows, ps + 3, 1, packed + 3 * room * N, own, 0, N,
                        [&](int64_t r, int64_t column, Vec<T> sum) {
                            if (!runs(r)) return;
                            T* const by_z = work + r * stride + room + column;
@@ -267,7 +268,7 @@ void lem_backward_slice(const pendula_lem_backward& a, int64_t begin, int64_t en
                                                            : took + (r - B) * taken + N + a.inputs + 1;
                            store(by_z, part(r, column, 0, load_up_to(z, column, N), load(by_z) + sum));
                        });
-        product_either(narrow, work, stride, rows, ps, 3, packed, 3 * own, N,
+        product_either(narrow, work, stride, rows, ps, 3, packed, 3 * own, 0, N,
                        [&](int64_t r, int64_t column, Vec<T> sum) {
                            T* const by_y = work + r * stride + column;
                            store(by_y, load(by_y) + sum);

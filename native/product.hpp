@@ -174,11 +174,11 @@ inline void product(const T* rows, int64_t stride, int64_t row_count, const Stre
 // the same of pairs, or number by number, from operands and a matrix that are so
 template <typename T, typename Then>
 inline void product_either(bool narrow, const T* rows, int64_t stride, int64_t row_count, const Stretch* stretches,
-                           int count, const T* packed, int64_t stacked, int64_t columns, const Then& then) {
+                           int count, const T* packed, int64_t stacked, int64_t from, int64_t to, const Then& then) {
     if (NARROWS<T> && narrow)
-        product<T, NARROWS<T>>(rows, stride, row_count, stretches, count, packed, stacked, columns, then);
+        product<T, NARROWS<T>>(rows, stride, row_count, stretches, count, packed, stacked, from, to, then);
     else
-        product<T>(rows, stride, row_count, stretches, count, packed, stacked, columns, then);
+        product<T>(rows, stride, row_count, stretches, count, packed, stacked, from, to, then);
 }
 
 // Rows of `left` and of `right` that all blocks of the result pass over in turn: so few that they stay in the first

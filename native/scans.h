@@ -69,6 +69,7 @@ typedef struct {
     void *s;                         /* out (T, B, N): tanh, or null if not wanted */
     void *kept;                      /* out (K, 2, B, N): y, z before step every, 2 every, ...; null if not wanted */
     void *scratch;
+    int32_t narrow;                  /* operands of products are rounded to bfloat16: float only, where pendula_narrows */
 } pendula_unicornn_forward;
 
 typedef struct {
@@ -90,6 +91,7 @@ typedef struct {
     void *by_w, *by_h, *by_alpha, *by_b; /* out (B, N) each */
     void *by_tau;                    /* out (T, B), or null */
     void *scratch;
+    int32_t narrow;                  /* as in the forward scan, for V x and the product with the transpose of V */
 } pendula_unicornn_backward;
 
 typedef struct {

@@ -12,6 +12,16 @@ constexpr int64_t FORWARD_AT_ONCE = 1 << 15, BACKWARD_AT_ONCE = 1 << 13;
 // Rows of the drive's cotangents that are kept until the gradients of V and x are summed.
 constexpr int64_t ROWS_AT_ONCE = 256;
 
+// Inputs up to here are multiplied number by number backward: a panel of columns would be mostly padding.
+constexpr int64_t NARROW = 16;
+// Up to here making pairs of them costs what narrow products save.
+constexpr int64_t ROUNDED_BEYOND = 32;
+
+template <typename T, typename Arguments>
+bool rounds(const Arguments& a) {
+    return NARROWS<T> && a.narrow && a.inputs > ROUNDED_BEYOND;
+}
+
 int64_t rows_at_once(int64_t elements, int64_t units, int64_t rows) {
     int64_t together = elements / units / ROWS * ROWS;
     if (together < ROWS) together = ROWS;
@@ -34,17 +44,26 @@ struct Constants {
     template <typename Arguments>
     static void pack_into(T* to, const Arguments& a) {
         const int64_t N = a.units, I = a.inputs, room = padded<T>(N);
-        pack(to, I, 0, static_cast<const T*>(a.V), I, N, 1, I);
+        pack_either(rounds<T>(a), to, lines<T>(rounds<T>(a), I), 0, static_cast<const T*>(a.V), I, N, 1, I);
         const void* from[4] = {a.w, a.h, a.alpha, a.b};
         for (int i = 0; i < 4; ++i) widen(to + room * (I + i), from[i], N, room);
     }
 };
 
+// Rows of the input: as they are, or made pairs at `room`.
+template <typename T>
+inline const T* operands(bool narrow, T* room, const T* x, int64_t rows, int64_t inputs) {
+    for (int64_t r = 0; narrow && r < rows; ++r) pair_up(narrow, room + r * pairs(inputs), x + r * inputs, inputs);
+    return narrow ? room : x;
+}
+
 }  // namespace
 
 template <typename T>
 int64_t unicornn_forward_scratch(const pendula_unicornn_forward& a) {
-    return Constants<T>::size(a.units, a.inputs) + 2 * a.batch * padded<T>(a.units);
+    // threads that share the units have pairs of their own
+    const int64_t in_pairs = rounds<T>(a) ? (a.batch < a.threads ? a.threads : 1) * a.batch * pairs(a.inputs) : 0;
+    return Constants<T>::size(a.units, a.inputs) + 2 * a.batch * padded<T>(a.units) + in_pairs;
 }
 
 template <typename T>
@@ -60,12 +79,14 @@ void unicornn_forward_slice(const pendula_unicornn_forward& a, int64_t begin, in
     const int64_t from = panels * part / parts * panel_width<T>();
     const int64_t whole = panels * (part + 1) / parts * panel_width<T>(), to = whole < N ? whole : N;
     const Constants<T> constants(a.scratch, N, I);
-    const Stretch taken[1] = {{0, I}};
-    const int64_t together = rows_at_once(FORWARD_AT_ONCE, N, end - begin);
+    const bool narrow = rounds<T>(a);
+    const int64_t wide = lines<T>(narrow, I), together = rows_at_once(FORWARD_AT_ONCE, N, end - begin);
+    const Stretch taken[1] = {{0, wide}};
+    T* const lines_from = static_cast<T*>(a.scratch) + Constants<T>::size(N, I);
     for (int64_t first = begin; first < end; first += together) {
         const int64_t rows = first + together < end ? together : end - first;
-        T* const y_lines = static_cast<T*>(a.scratch) + Constants<T>::size(N, I) + 2 * first * room;
-        T* const z_lines = y_lines + rows * room;
+        T *const y_lines = lines_from + 2 * first * room, *const z_lines = y_lines + rows * room;
+        T* const in_pairs = lines_from + 2 * B * room + (part * B + first) * pairs(I);
         for (int64_t r = 0; r < rows; ++r) {
             const int64_t at = (first + r) * N + from;
             widen(y_lines + r * room + from, static_cast<const T*>(a.y) + at, to - from, whole - from);
@@ -81,25 +102,26 @@ void unicornn_forward_slice(const pendula_unicornn_forward& a, int64_t begin, in
             const T* const tau = a.tau ? static_cast<const T*>(a.tau) + t * B + first : nullptr;
             T* const shown_lines = static_cast<T*>(a.outputs) + (t * B + first) * N;
             T* const s_lines = a.s ? static_cast<T*>(a.s) + (t * B + first) * N : nullptr;
-            product<T>(static_cast<const T*>(a.x) + (t * B + first) * I, I, rows, taken, 1, constants.V, I, from, to,
-                       [&](int64_t r, int64_t column, Vec<T> sum) {
-                           T *const y_line = y_lines + r * room + column, *const z_line = z_lines + r * room + column;
-                           const Vec<T> y = load(y_line), z = load(z_line);
-                           Vec<T> h = load(constants.h + column);
-                           if (tau) h *= tau[r];
-                           const Vec<T> s = tanh<T>(load(constants.w + column) * y + (sum + load(constants.b + column)));
-                           Vec<T> z_new = z - h * (s + load(constants.alpha + column) * y);
-                           Vec<T> y_new = y + h * z_new, shown = y_new;
-                           if (a.lengths && t >= a.lengths[first + r]) {
-                               z_new = z;
-                               y_new = y;
-                               shown = Vec<T>{};
-                           }
-                           store(z_line, z_new);
-                           store(y_line, y_new);
-                           store_up_to(shown_lines + r * N, column, N, shown);
-                           if (s_lines) store_up_to(s_lines + r * N, column, N, s);
-                       });
+            const auto step = [&](int64_t r, int64_t column, Vec<T> sum) {
+                T *const y_line = y_lines + r * room + column, *const z_line = z_lines + r * room + column;
+                const Vec<T> y = load(y_line), z = load(z_line);
+                Vec<T> h = load(constants.h + column);
+                if (tau) h *= tau[r];
+                const Vec<T> s = tanh<T>(load(constants.w + column) * y + (sum + load(constants.b + column)));
+                Vec<T> z_new = z - h * (s + load(constants.alpha + column) * y);
+                Vec<T> y_new = y + h * z_new, shown = y_new;
+                if (a.lengths && t >= a.lengths[first + r]) {
+                    z_new = z;
+                    y_new = y;
+                    shown = Vec<T>{};
+                }
+                store(z_line, z_new);
+                store(y_line, y_new);
+                store_up_to(shown_lines + r * N, column, N, shown);
+                if (s_lines) store_up_to(s_lines + r * N, column, N, s);
+            };
+            const T* const x = operands(narrow, in_pairs, static_cast<const T*>(a.x) + (t * B + first) * I, rows, I);
+            product_either(narrow, x, wide, rows, taken, 1, constants.V, wide, from, to, step);
         }
         for (int64_t r = 0; r < rows; ++r) {
             const int64_t at = (first + r) * N + from;
@@ -111,9 +133,6 @@ void unicornn_forward_slice(const pendula_unicornn_forward& a, int64_t begin, in
 
 namespace {
 
-// Inputs up to here are multiplied number by number: a panel of columns would be mostly padding.
-constexpr int64_t NARROW = 16;
-
 // Lines of a sequence in the backward pass, each with room for whole panels.
 enum Line { Y, Z, BY_Y, BY_Z, BY_W, BY_H, BY_ALPHA, BY_B, LINES };
 
@@ -121,12 +140,14 @@ enum Line { Y, Z, BY_Y, BY_Z, BY_W, BY_H, BY_ALPHA, BY_B, LINES };
 template <typename T>
 struct Backward {
     int64_t units, inputs, room, together, steps;
+    bool narrow;
     explicit Backward(const pendula_unicornn_backward& a)
         : units(a.units),
           inputs(a.inputs),
           room(padded<T>(a.units)),
           together(rows_at_once(BACKWARD_AT_ONCE, a.units, a.batch)),
-          steps(together < ROWS_AT_ONCE ? ROWS_AT_ONCE / together : 1) {
+          steps(together < ROWS_AT_ONCE ? ROWS_AT_ONCE / together : 1),
+          narrow(rounds<T>(a)) {
         if (steps > a.steps) steps = a.steps;
     }
     bool wide() const { return inputs > NARROW; }
@@ -135,10 +156,12 @@ struct Backward {
     int64_t packed() const { return Constants<T>::size(units, inputs) + turned(); }
     // sums of a thread: of V, or of narrow V by columns
     int64_t sums() const { return wide() ? units * padded<T>(inputs) : inputs * room; }
+    // of a sequence, for narrow products: a step's cotangents of the drive and its input
+    int64_t in_pairs() const { return narrow ? room / 2 + pairs(inputs) : 0; }
     // lines, step by step the cotangents of the drive and the input; a panel beyond its end may be read
     int64_t thread() const {
-        return sums() + LINES * together * room + together * Vector<T>::size +
-               steps * together * (units + (wide() ? inputs : 0)) + panel_width<T>();
+        return sums() + together * (LINES * room + Vector<T>::size + in_pairs() + steps * (units + (wide() ? inputs : 0))) +
+               panel_width<T>();
     }
     int64_t size(int64_t threads) const { return packed() + threads * thread(); }
 };
@@ -157,7 +180,7 @@ void unicornn_backward_pack(const pendula_unicornn_backward& a) {
     Constants<T>::pack_into(static_cast<T*>(a.scratch), a);
     T* const turned = static_cast<T*>(a.scratch) + Constants<T>::size(N, I);
     if (plan.wide())
-        pack(turned, N, 0, static_cast<const T*>(a.V), N, I, I, 1);
+        pack_either(plan.narrow, turned, lines<T>(plan.narrow, N), 0, static_cast<const T*>(a.V), N, I, I, 1);
     else
         for (int64_t i = 0; i < I; ++i)
             for (int64_t n = 0; n < plan.room; ++n)
@@ -170,14 +193,17 @@ void unicornn_backward_slice(const pendula_unicornn_backward& a, int64_t begin, 
     constexpr int64_t L = Vector<T>::size;
     const Backward<T> plan(a);
     const int64_t N = a.units, I = a.inputs, B = a.batch, room = plan.room;
+    const bool narrow = plan.narrow;
     const Constants<T> constants(a.scratch, N, I);
     const T* const turned = constants.b + room;
     T* const sum_V = static_cast<T*>(a.scratch) + plan.packed() + thread * plan.thread();
     T* const work = sum_V + plan.sums();
     T* const by_tau = work + LINES * plan.together * room;
-    T *const p = by_tau + plan.together * L, *const took = p + plan.steps * plan.together * N;
+    T *const p_pairs = by_tau + plan.together * L, *const x_pairs = p_pairs + plan.together * (narrow ? room / 2 : 0);
+    T *const p = p_pairs + plan.together * plan.in_pairs(), *const took = p + plan.steps * plan.together * N;
     for (int64_t i = 0; i < plan.sums(); ++i) sum_V[i] = T(0);
-    const Stretch taken[1] = {{0, I}}, adjoint[1] = {{0, N}};
+    const int64_t wide = lines<T>(narrow, I), own = lines<T>(narrow, N);
+    const Stretch taken[1] = {{0, wide}}, adjoint[1] = {{0, own}};
     for (int64_t first = begin; first < end; first += plan.together) {
         const int64_t rows = first + plan.together < end ? plan.together : end - first;
         const auto line = [&](Line which, int64_t r) { return work + (which * plan.together + r) * room; };
@@ -217,6 +243,7 @@ void unicornn_backward_slice(const pendula_unicornn_backward& a, int64_t begin, 
                     T* const p_line = p_lines + r * N;
                     if (a.lengths && t >= a.lengths[first + r]) {
                         store_up_to(p_line, c, N, Vec<T>{});
+                        pair_up<T>(narrow, p_pairs + (r * room + c) / 2, Vec<T>{});
                         return;
                     }
                     if (before) expect(before + r * N + c - back);
@@ -233,6 +260,7 @@ void unicornn_backward_slice(const pendula_unicornn_backward& a, int64_t begin, 
                     gz += h * gy;
                     const Vec<T> pull = h * gz, by_drive = pull * (s * s - 1), by_h = gy * z - gz * f;
                     store_up_to(p_line, c, N, by_drive);
+                    pair_up<T>(narrow, p_pairs + (r * room + c) / 2, by_drive);
                     const auto add = [&](Line which, Vec<T> more) {
                         T* const sum_line = line(which, r) + c;
                         store(sum_line, load(sum_line) + more);
@@ -251,16 +279,18 @@ void unicornn_backward_slice(const pendula_unicornn_backward& a, int64_t begin, 
                     for (int64_t r = 0; r < rows; ++r)
                         for (int64_t c = 0; c < N; c += L) undo(r, c, load_up_to(s_lines + r * N, c, N));
                 else
-                    product<T>(x, I, rows, taken, 1, constants.V, I, N, undo);
+                    product_either(narrow, operands(narrow, x_pairs, x, rows, I), wide, rows, taken, 1, constants.V, wide, 0,
+                                   N, undo);
                 if (tau)
                     for (int64_t r = 0; r < rows; ++r)
                         static_cast<T*>(a.by_tau)[t * B + first + r] = total<T>(load(by_tau + r * L));
                 T* const by_x = a.by_x ? static_cast<T*>(a.by_x) + (t * B + first) * I : nullptr;
                 if (plan.wide()) {
                     if (by_x)
-                        product<T>(p_lines, N, rows, adjoint, 1, turned, N, I, [&](int64_t r, int64_t c, Vec<T> sum) {
-                            store_up_to(by_x + r * I, c, I, sum);
-                        });
+                        product_either(narrow, narrow ? p_pairs : p_lines, narrow ? room / 2 : N, rows, adjoint, 1, turned,
+                                       own, 0, I, [&](int64_t r, int64_t c, Vec<T> sum) {
+                                           store_up_to(by_x + r * I, c, I, sum);
+                                       });
                     continue;
                 }
                 for (int64_t i = 0; i < I; ++i)

@@ -152,8 +152,8 @@ def test_single_precision_is_as_close_to_double_as_the_reference(network: str, i
 
 @EVERY_NETWORK
 def test_under_autocast_nothing_is_narrow_but_the_input(network: str, instruction_set: str) -> None:
-    if native.narrows() and not network.startswith("UnICORNN"):
-        # with this set their products are: test_narrow.py
+    if native.narrows():
+        # with this set products are: test_narrow.py
         native.use_instruction_set(INSTRUCTION_SETS[-1])
     cell = made(network, 3, 5, torch.float32)
     x = torch.randn(20, 4, 3)

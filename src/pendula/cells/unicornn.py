@@ -15,7 +15,7 @@ from pendula._check import StabilityWarning, one_of, per_unit, positive_int
 from pendula.cells.base import Positive, once_per_scan
 from pendula.cells.reversible import MEMORIES, Pulled, ReversibleCell
 from pendula.ops.fused import FusedScan
-from pendula.ops.unicornn import UNICORNN_SCAN
+from pendula.ops.unicornn_scan import UNICORNN_SCAN
 
 
 class UnICORNNState(NamedTuple):

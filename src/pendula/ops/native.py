@@ -51,6 +51,7 @@ class UnICORNNForward(ctypes.Structure):
         ("threads", _FLAG),
         *((name, _POINTER) for name in ("x", "w", "h", "alpha", "V", "b", "tau", "lengths")),
         *((name, _POINTER) for name in ("y", "z", "outputs", "s", "kept", "scratch")),
+        ("narrow", _FLAG),
     ]
 
 
@@ -61,6 +62,7 @@ class UnICORNNBackward(ctypes.Structure):
         *((name, _POINTER) for name in ("x", "w", "h", "alpha", "V", "b", "tau", "lengths")),
         *((name, _POINTER) for name in ("y0", "outputs", "s", "kept", "by_outputs", "y", "z", "by_y", "by_z")),
         *((name, _POINTER) for name in ("by_x", "by_V", "by_w", "by_h", "by_alpha", "by_b", "by_tau", "scratch")),
+        ("narrow", _FLAG),
     ]
 
 

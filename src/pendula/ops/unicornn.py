@@ -1,13 +1,14 @@
 """UnICORNN over time in one call: `pendula::unicornn_scan` and its backward operator, on the compiled scans.
 
-On a GPU the same operators run in Triton: `pendula.ops.gpu.unicornn`.
+On a GPU the same operators run in Triton: `pendula.ops.gpu.unicornn`. `products` says what the operands of V x, and
+backward of the product with the transpose of V, are rounded to (`pendula.ops.gpu.product`): on a processor to bfloat16
+where that is asked for, it has an instruction for it and more than 32 inputs make it worth it; on a GPU nothing is.
 """
 
 from __future__ import annotations
 
 import ctypes
 import typing
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,12 +16,9 @@ from torch import Tensor
 
 from pendula.ops import native
 from pendula.ops.direct import Direct
-from pendula.ops.gpu import device
 
 STORE, CHECKPOINT, REVERSE, TANH = range(4)
 """What the backward pass has: the outputs; some states; the last state alone; the outputs and all tanh (no GPU)."""
-WIDE = 64
-"""Up to so many inputs the drive is computed again faster than its tanh is stored and read."""
 
 
 def _forward(
@@ -36,6 +34,7 @@ def _forward(
     lengths: Tensor | None,
     memory: int,
     every: int,
+    products: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Outputs (T, B, N), last y and z (B, N), and with CHECKPOINT the states at every `every`-th step (K, 2, B, N).
 
@@ -70,6 +69,7 @@ def _forward(
         outputs=outputs,
         s=kept if memory == TANH else None,
         kept=kept if memory == CHECKPOINT else None,
+        narrow=native.rounds(products, x.dtype),
     )
     size = native.library().pendula_unicornn_forward_scratch(ctypes.byref(arguments), x.itemsize)
     scratch = x.new_empty(size)
@@ -83,7 +83,8 @@ unicornn_scan = torch.library.custom_op("pendula::unicornn_scan", _forward, muta
 
 @unicornn_scan.register_fake
 def _(x: Tensor, y0: Tensor, z0: Tensor, w: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    memory, every = rest[-2:]
+    # from the front: a default at the end may be left out
+    memory, every = rest[6:8]
     steps, batch, units = x.shape[0], x.shape[1], w.shape[0]
     last = [x.new_empty(batch, units) for _ in range(2)]
     kept = x.new_empty(_kept_size(steps, batch, units, memory, every))
@@ -118,6 +119,7 @@ def _run_backward(
     memory: int,
     every: int,
     input: bool,
+    products: int = 0,
 ) -> typing.List[Tensor]:  # noqa: UP006 (torch 2.6 knows no other name of it)
     """Gradients of x (empty without `input`), y0, z0, w, h, alpha, V, b and tau (empty without it)."""
     _check(x, y0, z0, w, h, alpha, V, b, tau, lengths)
@@ -164,6 +166,7 @@ def _run_backward(
         by_alpha=sums[2],
         by_b=sums[3],
         by_tau=None if tau is None else by_tau,
+        narrow=native.rounds(products, x.dtype),
     )
     size = native.library().pendula_unicornn_backward_scratch(ctypes.byref(arguments), x.itemsize)
     scratch = x.new_empty(size)
@@ -191,7 +194,7 @@ def _(
     V: Tensor,
     *rest: Any,
 ) -> list[Tensor]:
-    tau, input = rest[1], rest[-1]
+    tau, input = rest[1], rest[9]
     alike = [torch.empty_like(a, memory_format=torch.contiguous_format) for a in (x, y0, z0, w, h, alpha, V)]
     alike[0] = alike[0] if input else x.new_empty(0)
     return [*alike, x.new_empty(w.shape[0]), x.new_empty(0) if tau is None else torch.empty_like(tau)]
@@ -205,22 +208,24 @@ def _(*given: Any) -> list[Tensor]:
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, y0, z0, w, h, alpha, V, b, tau, lengths, memory, every = inputs
+    x, y0, z0, w, h, alpha, V, b, tau, lengths, memory, every, products = inputs
     outputs, y, z, kept = output
     shown = outputs if memory in (STORE, TANH) else x.new_empty(0)
     ctx.save_for_backward(x, y0, z0, w, h, alpha, V, b, tau, lengths, shown, y, z, kept)
-    ctx.memory, ctx.every = memory, every
+    ctx.memory, ctx.every, ctx.products = memory, every, products
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, by_outputs: Any, by_y: Any, by_z: Any, _: Any) -> tuple[Tensor | None, ...]:
     # read once: under activation checkpointing a second reading is refused
     saved = ctx.saved_tensors
-    found = _direct_backward(by_outputs, by_y, by_z, *saved, ctx.memory, ctx.every, ctx.needs_input_grad[0])
+    found = _direct_backward(
+        by_outputs, by_y, by_z, *saved, ctx.memory, ctx.every, ctx.needs_input_grad[0], ctx.products
+    )
     bias = found[7] if saved[7] is not None else None
     span = found[8] if saved[8] is not None else None
     by_x = found[0] if ctx.needs_input_grad[0] else None
-    return (by_x, *found[1:7], bias, span, None, None, None)
+    return (by_x, *found[1:7], bias, span, None, None, None, None)
 
 
 unicornn_scan.register_autograd(_backward, setup_context=_setup)
@@ -250,44 +255,3 @@ def _check_kept(x: Tensor, n: int, memory: int, every: int, *others: Tensor | No
     outputs = shown if memory in (STORE, TANH) else (0,)
     sizes = [shown, state, state, outputs, state, state, _kept_size(steps, batch, n, memory, every)]
     native.check("unicornn_scan_backward", x, dict(zip(names, zip(others, sizes, strict=True), strict=True)))
-
-
-@dataclass(frozen=True)
-class UnICORNNScan:
-    """The compiled scan as a cell's `fused`; operands: w, h, alpha, V, b or None, memory's name, checkpoint_every.
-
-    On a GPU it is the scan in Triton.
-    """
-
-    name: str = "pendula::unicornn_scan"
-
-    def objection(
-        self, x: Tensor, operands: tuple[Any, ...], *, lengths: Tensor | None, tau: Tensor | None
-    ) -> str | None:
-        if operands[5] == "tape":
-            return f"memory='tape' keeps everything on PyTorch's tape, and {self.name} does not"
-        if x.is_cuda:
-            return device.objection(self.name, x, *(t for t in operands if isinstance(t, Tensor)))
-        return native.objection(self.name, x, operands[0])
-
-    def __call__(
-        self,
-        x: Tensor,
-        state: tuple[Tensor, ...],
-        operands: tuple[Any, ...],
-        *,
-        lengths: Tensor | None,
-        tau: Tensor | None,
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        w, h, alpha, V, b, memory, every = operands
-        mode = {"store": STORE, "checkpoint": CHECKPOINT, "reverse": REVERSE}[memory]
-        alpha = alpha.expand(w.shape[0])
-        x = x.to(w.dtype)
-        if mode == STORE and x.shape[2] > WIDE and not x.is_cuda and torch.is_grad_enabled():
-            given = (x, *state, w, h, alpha, V, b, tau)
-            mode = TANH if any(t is not None and t.requires_grad for t in given) else mode
-        outputs, y, z, _ = direct(x, *state, w, h, alpha, V, b, tau, lengths, mode, every)
-        return outputs, (y, z)
-
-
-UNICORNN_SCAN = UnICORNNScan()

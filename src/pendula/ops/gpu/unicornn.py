@@ -31,8 +31,9 @@ def forward(
     lengths: Tensor | None,
     memory: int,
     every: int,
+    products: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What `unicornn_scan` gives."""
+    """What `unicornn_scan` gives; `products` changes nothing here."""
     steps, batch, units = _check(x, y0, z0, w, h, alpha, V, b, tau, lengths)
     x, y0, z0, w, h, alpha, V, b, tau, lengths = device.contiguous(x, y0, z0, w, h, alpha, V, b, tau, lengths)
     y, z, outputs = torch.empty_like(y0), torch.empty_like(z0), x.new_empty(steps, batch, units)
@@ -73,6 +74,7 @@ def backward(
     memory: int,
     every: int,
     input: bool,
+    products: int = 0,
 ) -> list[Tensor]:
     """What `unicornn_scan_backward` gives."""
     steps, batch, units = _check(x, y0, z0, w, h, alpha, V, b, tau, lengths)
