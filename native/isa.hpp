@@ -47,11 +47,13 @@ void lem_forward_pack(const pendula_lem_forward& a);
 template <typename T>
 void lem_forward_slice(const pendula_lem_forward& a, int64_t begin, int64_t end);
 template <typename T>
-int64_t lem_backward_scratch(int64_t units, int64_t batch);
+int64_t lem_backward_scratch(const pendula_lem_backward& a);
 template <typename T>
 void lem_backward_pack(const pendula_lem_backward& a);
 template <typename T>
 void lem_backward_slice(const pendula_lem_backward& a, int64_t begin, int64_t end, int64_t thread);
+template <typename T>
+void lem_backward_sum(const pendula_lem_backward& a, int64_t threads);
 
 }  // namespace PENDULA_ISA
 }  // namespace pendula

@@ -29,12 +29,6 @@ struct Row {
     int64_t block() const { return room * (units + inputs); }
 };
 
-// A row of cotangents: by y, by z, p_1, p_2, p_z, p_y, one vector for the step's length, and each p in pairs.
-template <typename T>
-int64_t cotangents(int64_t room) {
-    return 6 * room + Vector<T>::size + (NARROWS<T> ? 2 * room : 0);
-}
-
 // (1 + tanh(a / 2)) / 2 with tanh(|a| / 2) = e / (e + 2), e = exp(|a|) - 1, is (e + 1) / (e + 2), and 1 / (e + 2) for
 // a < 0: there the sum of 1 and a tanh near -1 would lose the digits of a small gate, which is a long memory.
 template <typename T>
@@ -155,38 +149,83 @@ void lem_forward_slice(const pendula_lem_forward& a, int64_t begin, int64_t end)
     }
 }
 
+namespace {
+
+// Inputs up to here are multiplied number by number: a panel of columns would be mostly padding.
+constexpr int64_t NARROW = 16;
+
+// How the scratch of the backward pass is laid out, in elements.
 template <typename T>
-int64_t lem_backward_scratch(int64_t units, int64_t batch) {
-    const int64_t room = padded<T>(units);
-    return 4 * room * units + room + batch * cotangents<T>(room);
+struct Backward {
+    int64_t units, inputs, every, room, taken, width;
+    bool narrow;
+    explicit Backward(const pendula_lem_backward& a)
+        : units(a.units),
+          inputs(a.inputs),
+          every(a.every < a.steps ? a.every : a.steps),
+          room(padded<T>(a.units)),
+          taken(2 * a.units + (wide() ? a.inputs : 0)),
+          width(padded<T>(taken - a.units)),
+          narrow(NARROWS<T> && a.narrow) {}
+    bool wide() const { return inputs > NARROW; }
+    // rows of a packed block
+    int64_t own() const { return lines<T>(narrow, units); }
+    // V, packed, or narrow by columns
+    int64_t v_size() const { return wide() ? padded<T>(inputs) * 4 * units : inputs * 4 * room; }
+    int64_t packed() const { return 4 * room * units + v_size() + room; }
+    // sums of a thread: the gradients of W and W_y, each beside that of wide V; of b, and of narrow V by columns
+    int64_t sums() const { return 4 * units * width + (wide() ? 1 : 1 + inputs) * 4 * room; }
+    // cotangents of y and z, p_1, p_2, p_z, p_y, a vector for the step's length, and each p in pairs
+    int64_t in_pairs() const { return 6 * room + Vector<T>::size; }
+    int64_t line() const { return in_pairs() + (narrow ? 2 * room : 0); }
+    // of a sequence: a line; what the steps of a chunk took, and their drive's cotangents
+    int64_t sequence() const { return line() + every * (taken + 4 * units); }
+    // a panel beyond the end of a thread's chunk may be read
+    int64_t thread() const { return sums() + panel_width<T>(); }
+    int64_t size(int64_t threads, int64_t batch) const { return packed() + threads * thread() + batch * sequence(); }
+};
+
+}  // namespace
+
+template <typename T>
+int64_t lem_backward_scratch(const pendula_lem_backward& a) {
+    return Backward<T>(a).size(a.threads, a.batch);
 }
 
 template <typename T>
 void lem_backward_pack(const pendula_lem_backward& a) {
-    const int64_t N = a.units, room = padded<T>(N);
-    T* const packed = static_cast<T*>(a.scratch);
-    const bool narrow = a.narrow != 0;
-    const int64_t own = lines<T>(narrow, N);
-    for (int64_t k = 0; k < 3; ++k)
-        pack_either(narrow, packed, 3 * own, k * own, static_cast<const T*>(a.W) + k * N * N, N, N, N, 1);
-    pack_either(narrow, packed + 3 * room * N, own, 0, static_cast<const T*>(a.W_y), N, N, N, 1);
-    widen(packed + 4 * room * N, a.dt, N, room);
+    const Backward<T> plan(a);
+    const int64_t N = a.units, I = a.inputs, room = plan.room, own = plan.own();
+    T *const to = static_cast<T*>(a.scratch), *const v = to + 4 * room * N;
+    for (int64_t k = 0; k < 4; ++k) {
+        const T* const V = static_cast<const T*>(a.V) + k * N * I;
+        if (k < 3)
+            pack_either(plan.narrow, to, 3 * own, k * own, static_cast<const T*>(a.W) + k * N * N, N, N, N, 1);
+        else
+            pack_either(plan.narrow, to + 3 * room * N, own, 0, static_cast<const T*>(a.W_y), N, N, N, 1);
+        if (plan.wide())
+            pack_either(plan.narrow, v, 4 * own, k * own, V, N, I, I, 1);
+        else
+            for (int64_t i = 0; i < I; ++i)
+                for (int64_t n = 0; n < room; ++n) v[(4 * i + k) * room + n] = n < N ? V[n * I + i] : T(0);
+    }
+    widen(v + plan.v_size(), a.dt, N, room);
 }
 
-// What each step of the chunk took: y as the outputs show it, x, 1 (for the bias), and z after the step, from the kept
-// one onwards.
+// What each step from `first` to `last` took: y as the outputs show it, wide x, and z after the step, from the kept one
+// onwards.
 template <typename T>
-inline void lem_operands(const pendula_lem_backward& a, const T* dt, int64_t begin, int64_t end) {
-    const int64_t N = a.units, I = a.inputs, B = a.batch, taken = 2 * N + I + 1;
-    for (int64_t t = a.first; t < a.last; ++t)
-        for (int64_t sequence = begin; sequence < end; ++sequence) {
-            T* const line = static_cast<T*>(a.rows) + ((t - a.first) * B + sequence) * taken;
-            const int64_t at = t * B + sequence;
-            copy(line, t ? static_cast<const T*>(a.y) + (at - B) * N : static_cast<const T*>(a.y0) + sequence * N, N);
-            copy(line + N, static_cast<const T*>(a.x) + at * I, I);
-            line[N + I] = T(1);
-            T* const z_line = line + N + I + 1;
-            const T* const before = t == a.first ? static_cast<const T*>(a.z) + sequence * N : z_line - B * taken;
+inline void lem_operands(const pendula_lem_backward& a, const Backward<T>& plan, T* took, const T* dt, const T* z_first,
+                         int64_t first, int64_t last, int64_t begin, int64_t rows) {
+    const int64_t N = a.units, I = a.inputs, B = a.batch, taken = plan.taken;
+    for (int64_t t = first; t < last; ++t)
+        for (int64_t r = 0; r < rows; ++r) {
+            T *const line = took + ((t - first) * rows + r) * taken, *const z_line = line + taken - N;
+            const int64_t at = t * B + begin + r;
+            const T* const y0 = static_cast<const T*>(a.y0) + (begin + r) * N;
+            copy(line, t ? static_cast<const T*>(a.y) + (at - B) * N : y0, N);
+            if (plan.wide()) copy(line + N, static_cast<const T*>(a.x) + at * I, I);
+            const T* const before = t == first ? z_first + r * N : z_line - rows * taken;
             const T* const gates = static_cast<const T*>(a.gates) + at * 4 * N;
             const T scale = a.tau ? static_cast<const T*>(a.tau)[at] : T(1);
             for (int64_t c = 0; c < N; c += Vector<T>::size) {
@@ -196,88 +235,129 @@ inline void lem_operands(const pendula_lem_backward& a, const T* dt, int64_t beg
         }
 }
 
+// What is not in the products of whole panels: the gradients of b and of narrow V, and of a narrow input.
+template <typename T>
+inline void lem_few(const pendula_lem_backward& a, const Backward<T>& plan, const T* x, const T* work, const T* V,
+                    T* sums, T* by_x, int64_t rows) {
+    const int64_t I = plan.wide() ? 0 : a.inputs, stride = plan.line(), four = 4 * plan.room;
+    const T* const p = work + 2 * plan.room;
+    for (int64_t c = 0; c < four; c += Vector<T>::size) {
+        Vec<T> sum = load(sums + c);
+        for (int64_t r = 0; r < rows; ++r) sum += load(p + r * stride + c);
+        store(sums + c, sum);
+    }
+    for (int64_t i = 0; i < I; ++i) {
+        T* const line = sums + (i + 1) * four;
+        for (int64_t c = 0; c < four; c += Vector<T>::size) {
+            Vec<T> sum = load(line + c);
+            for (int64_t r = 0; r < rows; ++r) sum += all(x[r * I + i]) * load(p + r * stride + c);
+            store(line + c, sum);
+        }
+    }
+    for (int64_t r = 0; by_x && r < rows; ++r)
+        for (int64_t i = 0; i < I; ++i) {
+            Vec<T> sum = Vec<T>{};
+            for (int64_t c = 0; c < four; c += Vector<T>::size)
+                sum += load(p + r * stride + c) * load(V + i * four + c);
+            by_x[r * I + i] = total<T>(sum);
+        }
+}
+
 template <typename T>
 void lem_backward_slice(const pendula_lem_backward& a, int64_t begin, int64_t end, int64_t thread) {
     const FlushDenormals guard;
     constexpr int64_t L = Vector<T>::size;
-    const int64_t N = a.units, B = a.batch, rows = end - begin, room = padded<T>(N), stride = cotangents<T>(room);
+    const Backward<T> plan(a);
+    const int64_t N = a.units, I = a.inputs, B = a.batch, rows = end - begin, room = plan.room, taken = plan.taken;
     const T* const packed = static_cast<const T*>(a.scratch);
-    const T* const dt = packed + 4 * room * N;
-    T* const work = static_cast<T*>(a.scratch) + 4 * room * N + room + begin * stride;
+    const T *const packed_v = packed + 4 * room * N, *const dt = packed_v + plan.v_size();
+    T* const sum_w = static_cast<T*>(a.scratch) + plan.packed() + thread * plan.thread() + begin * plan.sequence();
+    T *const sum_b = sum_w + 4 * N * plan.width, *const work = sum_w + plan.sums();
+    const int64_t stride = plan.line(), in_pairs = plan.in_pairs(), own = plan.own();
+    T *const took = work + rows * stride, *const p = took + plan.every * rows * taken;
+    const bool narrow = plan.narrow;
+    for (int64_t i = 0; i < plan.sums(); ++i) sum_w[i] = T(0);
     for (int64_t r = 0; r < rows; ++r) {
         widen(work + r * stride, static_cast<const T*>(a.by_state_y) + (begin + r) * N, N, room);
         widen(work + r * stride + room, static_cast<const T*>(a.by_state_z) + (begin + r) * N, N, room);
+        // products leave out half a panel that has no units, and sums over p don't
+        for (int64_t c = 2 * room; c < stride; ++c) work[r * stride + c] = T(0);
     }
-    lem_operands<T>(a, dt, begin, end);
     double* const by_dt = a.by_dt ? static_cast<double*>(a.by_dt) + thread * N : nullptr;
-    const int64_t taken = 2 * N + a.inputs + 1;
-    const bool narrow = NARROWS<T> && a.narrow;
     // p_1, p_2, p_z and p_y
-    const int64_t own = lines<T>(narrow, N), in_pairs = 6 * room + L;
     Stretch ps[4];
     for (int64_t k = 0; k < 4; ++k) ps[k] = {narrow ? in_pairs + k * room / 2 : (2 + k) * room, own};
-    for (int64_t t = a.last - 1; t >= a.first; --t) {
-        const int64_t first = t * B + begin;
-        const T* const gates = static_cast<const T*>(a.gates) + first * 4 * N;
-        const T* const tau = a.tau ? static_cast<const T*>(a.tau) + first : nullptr;
-        const T* const shown = a.by_y ? static_cast<const T*>(a.by_y) + first * N : nullptr;
-        const T* const took = static_cast<const T*>(a.rows) + ((t - a.first) * B + begin) * taken;
-        T* const p_out = static_cast<T*>(a.by_drive) + ((t - a.first) * B + begin) * 4 * N;
-        const auto runs = [&](int64_t r) { return !a.lengths || t < a.lengths[begin + r]; };
-        // a state, its goal and its gate s: the cotangents of both pre-activations, and what of the state's is left
-        const auto part = [&](int64_t r, int64_t c, int64_t gate, Vec<T> before, Vec<T> by_new) {
-            T* const line = work + r * stride + c;
-            const T* const kept = gates + 4 * r * N;
-            const int64_t goal = gate + 2;
-            const Vec<T> s = load_up_to(kept + gate * N, c, N), e = load_up_to(kept + goal * N, c, N);
-            const Vec<T> d = load(dt + c), by_h = s * (e - before) * by_new;
-            const T scale = tau ? tau[r] : T(1);
-            const Vec<T> h = d * scale, p_gate = h * (1 - s) * by_h, p_goal = h * s * (1 - e * e) * by_new;
-            store(line + (2 + gate) * room, p_gate);
-            store(line + (2 + goal) * room, p_goal);
-            pair_up<T>(narrow, work + r * stride + in_pairs + (gate * room + c) / 2, p_gate);
-            pair_up<T>(narrow, work + r * stride + in_pairs + (goal * room + c) / 2, p_goal);
-            store_up_to(p_out + (4 * r + gate) * N, c, N, p_gate);
-            store_up_to(p_out + (4 * r + goal) * N, c, N, p_goal);
-            if (by_dt) add_to<T>(by_dt, c, N, by_h * scale);
-            if (tau) {
-                T* const total = work + r * stride + 6 * room;
-                store(total, load(total) + by_h * d);
+    for (int64_t first = (a.steps - 1) / plan.every * plan.every; first >= 0; first -= plan.every) {
+        const int64_t last = first + plan.every < a.steps ? first + plan.every : a.steps;
+        const T* const z_first = (first ? static_cast<const T*>(a.kept) + (first / plan.every - 1) * B * N
+                                        : static_cast<const T*>(a.z0)) + begin * N;
+        lem_operands<T>(a, plan, took, dt, z_first, first, last, begin, rows);
+        for (int64_t t = last - 1; t >= first; --t) {
+            const int64_t at = t * B + begin;
+            const T* const gates = static_cast<const T*>(a.gates) + at * 4 * N;
+            const T* const tau = a.tau ? static_cast<const T*>(a.tau) + at : nullptr;
+            const T* const shown = a.by_y ? static_cast<const T*>(a.by_y) + at * N : nullptr;
+            const T* const lines_now = took + (t - first) * rows * taken;
+            T* const p_out = p + (t - first) * rows * 4 * N;
+            const auto runs = [&](int64_t r) { return !a.lengths || t < a.lengths[begin + r]; };
+            // a state, its goal and its gate s: the cotangents of both pre-activations, and what of the state's is left
+            const auto part = [&](int64_t r, int64_t c, int64_t gate, Vec<T> before, Vec<T> by_new) {
+                T* const line = work + r * stride + c;
+                const T* const kept = gates + 4 * r * N;
+                const int64_t goal = gate + 2;
+                const Vec<T> s = load_up_to(kept + gate * N, c, N), e = load_up_to(kept + goal * N, c, N);
+                const Vec<T> d = load(dt + c), by_h = s * (e - before) * by_new;
+                const T scale = tau ? tau[r] : T(1);
+                const Vec<T> h = d * scale, p_gate = h * (1 - s) * by_h, p_goal = h * s * (1 - e * e) * by_new;
+                store(line + (2 + gate) * room, p_gate);
+                store(line + (2 + goal) * room, p_goal);
+                pair_up<T>(narrow, work + r * stride + in_pairs + (gate * room + c) / 2, p_gate);
+                pair_up<T>(narrow, work + r * stride + in_pairs + (goal * room + c) / 2, p_goal);
+                store_up_to(p_out + (4 * r + gate) * N, c, N, p_gate);
+                store_up_to(p_out + (4 * r + goal) * N, c, N, p_goal);
+                if (by_dt) add_to<T>(by_dt, c, N, by_h * scale);
+                if (tau) {
+                    T* const sum = work + r * stride + 6 * room;
+                    store(sum, load(sum) + by_h * d);
+                }
+                return by_new - h * s * by_new;
+            };
+            for (int64_t r = 0; r < rows; ++r) {
+                T* const line = work + r * stride;
+                if (tau) store(line + 6 * room, Vec<T>{});
+                if (!runs(r)) {
+                    for (int64_t c = 2 * room; c < stride; ++c) line[c] = T(0);
+                    for (int64_t c = 0; c < 4 * N; ++c) p_out[4 * r * N + c] = T(0);
+                    continue;
+                }
+                for (int64_t c = 0; c < room; c += L) {
+                    Vec<T> gy = load(line + c);
+                    if (shown) gy += load_up_to(shown + r * N, c, N);
+                    store(line + c, part(r, c, 1, load_up_to(lines_now + r * taken, c, N), gy));
+                }
             }
-            return by_new - h * s * by_new;
-        };
-        for (int64_t r = 0; r < rows; ++r) {
-            T* const line = work + r * stride;
-            if (tau) store(line + 6 * room, Vec<T>{});
-            if (!runs(r)) {
-                for (int64_t c = 2 * room; c < stride; ++c) line[c] = T(0);
-                for (int64_t c = 0; c < 4 * N; ++c) p_out[4 * r * N + c] = T(0);
-                continue;
-            }
-            for (int64_t c = 0; c < room; c += L) {
-                Vec<T> gy = load(line + c);
-                if (shown) gy += load_up_to(shown + r * N, c, N);
-                store(line + c, part(r, c, 1, load_up_to(took + r * taken, c, N), gy));
-            }
+            const auto to_z = [&](int64_t r, int64_t column, Vec<T> sum) {
+                if (!runs(r)) return;
+                T* const by_z = work + r * stride + room + column;
+                const T* const z = t == first ? z_first + r * N : lines_now + (r - rows + 1) * taken - N;
+                store(by_z, part(r, column, 0, load_up_to(z, column, N), load(by_z) + sum));
+            };
+            product_either(narrow, work, stride, rows, ps + 3, 1, packed + 3 * room * N, own, 0, N, to_z);
+            const auto to_y = [&](int64_t r, int64_t column, Vec<T> sum) {
+                T* const by_y = work + r * stride + column;
+                store(by_y, load(by_y) + sum);
+            };
+            product_either(narrow, work, stride, rows, ps, 3, packed, 3 * own, 0, N, to_y);
+            for (int64_t r = 0; tau && r < rows; ++r)
+                static_cast<T*>(a.by_tau)[at + r] = total<T>(load(work + r * stride + 6 * room));
+            T* const by_x = a.by_x ? static_cast<T*>(a.by_x) + at * I : nullptr;
+            const auto to_x = [&](int64_t r, int64_t c, Vec<T> sum) { store_up_to(by_x + r * I, c, I, sum); };
+            if (by_x && plan.wide()) product_either(narrow, work, stride, rows, ps, 4, packed_v, 4 * own, 0, I, to_x);
+            lem_few(a, plan, static_cast<const T*>(a.x) + at * I, work, packed_v, sum_b, by_x, rows);
         }
-        product_either(narrow, work, stride, rows, ps + 3, 1, packed + 3 * room * N, own, 0, N,
-                       [&](int64_t r, int64_t column, Vec<T> sum) {
-                           if (!runs(r)) return;
-                           T* const by_z = work + r * stride + room + column;
-                           const T* const z = t == a.first ? static_cast<const T*>(a.z) + (begin + r) * N
-                                                           : took + (r - B) * taken + N + a.inputs + 1;
-                           store(by_z, part(r, column, 0, load_up_to(z, column, N), load(by_z) + sum));
-                       });
-        product_either(narrow, work, stride, rows, ps, 3, packed, 3 * own, 0, N,
-                       [&](int64_t r, int64_t column, Vec<T> sum) {
-                           T* const by_y = work + r * stride + column;
-                           store(by_y, load(by_y) + sum);
-                       });
-        for (int64_t r = 0; tau && r < rows; ++r) {
-            T total = 0;
-            for (int64_t i = 0; i < L; ++i) total += work[r * stride + 6 * room + i];
-            static_cast<T*>(a.by_tau)[first + r] = total;
-        }
+        const int64_t count = (last - first) * rows;
+        outer<T>(sum_w, 3 * N, taken - N, p, 4 * N, took, taken, count);
+        outer<T>(sum_w + 3 * N * plan.width, N, taken - N, p + 3 * N, 4 * N, took + N, taken, count);
     }
     for (int64_t r = 0; r < rows; ++r) {
         copy(static_cast<T*>(a.by_state_y) + (begin + r) * N, work + r * stride, N);
@@ -285,13 +365,41 @@ void lem_backward_slice(const pendula_lem_backward& a, int64_t begin, int64_t en
     }
 }
 
-#define PENDULA_FOR(T)                                                                       \
-    template int64_t lem_forward_scratch<T>(int64_t, int64_t, int64_t);                      \
-    template void lem_forward_pack<T>(const pendula_lem_forward&);                           \
-    template void lem_forward_slice<T>(const pendula_lem_forward&, int64_t, int64_t);        \
-    template int64_t lem_backward_scratch<T>(int64_t, int64_t);                              \
-    template void lem_backward_pack<T>(const pendula_lem_backward&);                         \
-    template void lem_backward_slice<T>(const pendula_lem_backward&, int64_t, int64_t, int64_t);
+// The sums of all threads, always in the same order.
+template <typename T>
+void lem_backward_sum(const pendula_lem_backward& a, int64_t threads) {
+    const Backward<T> plan(a);
+    const int64_t N = a.units, I = a.inputs, width = plan.width;
+    for (int64_t i = 0; i < threads; ++i) {
+        const T* const sum_w = static_cast<const T*>(a.scratch) + plan.packed() + i * plan.thread() +
+                               (a.batch * i / threads) * plan.sequence();
+        const T* const sum_b = sum_w + 4 * N * width;
+        const auto into = [i](void* to, int64_t at, T value) {
+            T* const place = static_cast<T*>(to) + at;
+            *place = i ? *place + value : value;
+        };
+        for (int64_t m = 0; m < 4 * N; ++m) {
+            // y and x for the gates and z's goal, x and z for y's goal
+            const bool last = m >= 3 * N;
+            const T *const line = sum_w + m * width, *const of_state = line + (last ? plan.taken - 2 * N : 0);
+            for (int64_t k = 0; k < N; ++k) into(last ? a.by_W_y : a.by_W, (last ? m - 3 * N : m) * N + k, of_state[k]);
+            const int64_t place = m / N * plan.room + m % N;
+            for (int64_t k = 0; k < I; ++k)
+                into(a.by_V, m * I + k,
+                     plan.wide() ? line[(last ? 0 : N) + k] : sum_b[4 * (k + 1) * plan.room + place]);
+            into(a.by_b, m, sum_b[place]);
+        }
+    }
+}
+
+#define PENDULA_FOR(T)                                                                           \
+    template int64_t lem_forward_scratch<T>(int64_t, int64_t, int64_t);                          \
+    template void lem_forward_pack<T>(const pendula_lem_forward&);                               \
+    template void lem_forward_slice<T>(const pendula_lem_forward&, int64_t, int64_t);            \
+    template int64_t lem_backward_scratch<T>(const pendula_lem_backward&);                       \
+    template void lem_backward_pack<T>(const pendula_lem_backward&);                             \
+    template void lem_backward_slice<T>(const pendula_lem_backward&, int64_t, int64_t, int64_t); \
+    template void lem_backward_sum<T>(const pendula_lem_backward&, int64_t);
 PENDULA_FOR(float)
 PENDULA_FOR(double)
 

@@ -48,9 +48,10 @@ struct Functions {
     int64_t (*lem_forward_scratch)(int64_t, int64_t, int64_t);
     void (*lem_forward_pack)(const pendula_lem_forward&);
     void (*lem_forward_slice)(const pendula_lem_forward&, int64_t, int64_t);
-    int64_t (*lem_backward_scratch)(int64_t, int64_t);
+    int64_t (*lem_backward_scratch)(const pendula_lem_backward&);
     void (*lem_backward_pack)(const pendula_lem_backward&);
     void (*lem_backward_slice)(const pendula_lem_backward&, int64_t, int64_t, int64_t);
+    void (*lem_backward_sum)(const pendula_lem_backward&, int64_t);
 };
 
 struct Set {
@@ -70,7 +71,8 @@ struct Set {
      isa::unicornn_backward_scratch<T>, isa::unicornn_backward_pack<T>, isa::unicornn_backward_slice<T>,            \
      isa::unicornn_backward_sum<T>,                                                                               \
      isa::lem_forward_scratch<T>,    isa::lem_forward_pack<T>,    isa::lem_forward_slice<T>,                      \
-     isa::lem_backward_scratch<T>,   isa::lem_backward_pack<T>,   isa::lem_backward_slice<T>}
+     isa::lem_backward_scratch<T>,   isa::lem_backward_pack<T>,   isa::lem_backward_slice<T>,                     \
+     isa::lem_backward_sum<T>}
 #define PENDULA_SET(isa, usable) \
     Set{#isa, usable, PENDULA_FUNCTIONS(isa, float), PENDULA_FUNCTIONS(isa, double)}
 
@@ -202,10 +204,12 @@ void run(const pendula_lem_forward& a) {
 
 template <typename T>
 void run(const pendula_lem_backward& a) {
-    if (!a.packed) functions<T>().lem_backward_pack(a);
-    share(a.batch, threads_for(a, 4 * a.units), [&](int64_t begin, int64_t end, int64_t thread) {
-        functions<T>().lem_backward_slice(a, begin, end, thread);
-    });
+    const Functions<T>& f = functions<T>();
+    const int64_t threads = threads_for(a, 8 * (a.units + a.inputs));
+    f.lem_backward_pack(a);
+    share(a.batch, threads,
+          [&](int64_t begin, int64_t end, int64_t thread) { f.lem_backward_slice(a, begin, end, thread); });
+    f.lem_backward_sum(a, threads < a.batch ? threads : a.batch);
 }
 
 template <typename Arguments>
@@ -298,9 +302,8 @@ int64_t pendula_lem_forward_scratch(int64_t bytes, int64_t units, int64_t inputs
                       : functions<double>().lem_forward_scratch(units, inputs, batch);
 }
 
-int64_t pendula_lem_backward_scratch(int64_t bytes, int64_t units, int64_t batch) {
-    return bytes == 4 ? functions<float>().lem_backward_scratch(units, batch)
-                      : functions<double>().lem_backward_scratch(units, batch);
+int64_t pendula_lem_backward_scratch(const pendula_lem_backward* a, int64_t bytes) {
+    return bytes == 4 ? functions<float>().lem_backward_scratch(*a) : functions<double>().lem_backward_scratch(*a);
 }
 
 void pendula_cornn_forward_run(const pendula_cornn_forward* a, int64_t bytes) { run_in(a, bytes); }

@@ -33,7 +33,7 @@ typedef struct {
     void *scratch;
     int64_t every;
     int32_t packed;                  /* the scratch holds the weights, packed by an earlier call */
-    int32_t narrow;                  /* operands of products are rounded to bfloat16: float only, where pendula_narrows */
+    int32_t narrow;                  /* operands of products are rounded to bfloat16: float, where pendula_narrows */
 } pendula_cornn_forward;
 
 typedef struct {
@@ -69,7 +69,7 @@ typedef struct {
     void *s;                         /* out (T, B, N): tanh, or null if not wanted */
     void *kept;                      /* out (K, 2, B, N): y, z before step every, 2 every, ...; null if not wanted */
     void *scratch;
-    int32_t narrow;                  /* operands of products are rounded to bfloat16: float only, where pendula_narrows */
+    int32_t narrow;                  /* operands of products are rounded to bfloat16: float, where pendula_narrows */
 } pendula_unicornn_forward;
 
 typedef struct {
@@ -108,28 +108,26 @@ typedef struct {
     void *kept;                      /* out (K, B, N): z before step every, 2 every, ...; null without a backward pass */
     void *y_last, *z_last;           /* out (B, N) */
     void *scratch;
-    int32_t narrow;                  /* operands of products are rounded to bfloat16: float only, where pendula_narrows */
+    int32_t narrow;                  /* operands of products are rounded to bfloat16: float, where pendula_narrows */
 } pendula_lem_forward;
 
 typedef struct {
     int64_t steps, batch, units, inputs;
-    int64_t first, last;             /* the chunk of steps: first <= t < last; first is a multiple of `every` */
+    int64_t every;                   /* steps of a chunk, as in the forward scan */
     int32_t threads;
-    int32_t packed;                  /* the scratch holds the packed weights of an earlier chunk */
+    int32_t narrow;                  /* as in the forward scan, for products with the transposes of W, W_y and wide V */
     const void *x;
-    const void *W, *W_y, *dt;
+    const void *W, *W_y, *V, *dt;
     const void *tau;
     const int64_t *lengths;
-    const void *y0, *y, *gates;      /* as the forward scan left them */
-    const void *z;                   /* (B, N): z before the chunk */
+    const void *y0, *z0, *y, *gates, *kept; /* as the forward scan took and left them */
     const void *by_y;                /* (T, B, N): cotangents of the outputs, or null */
     void *by_state_y, *by_state_z;   /* in and out (B, N): cotangents of the state */
-    void *rows;                      /* out (last - first, B, 2 N + I + 1): y, x, 1 that each step took, then its new z */
-    void *by_drive;                  /* out (last - first, B, 4 N) */
+    void *by_x;                      /* out (T, B, I), or null if not wanted */
+    void *by_W, *by_W_y, *by_V, *by_b; /* out, as W, W_y, V and (4 N,) */
     void *by_dt;                     /* double, added to (threads, N); null if not wanted */
-    void *by_tau;                    /* out (T, B), rows of the chunk; null without tau */
+    void *by_tau;                    /* out (T, B); null without tau */
     void *scratch;
-    int32_t narrow;                  /* as in the forward scan, for products with the transposes of W and W_y */
 } pendula_lem_backward;
 
 /* names of the instruction sets compiled in and usable here, best first, separated by spaces */
@@ -153,7 +151,7 @@ PENDULA_API int64_t pendula_cornn_backward_scratch(const pendula_cornn_backward 
 PENDULA_API int64_t pendula_unicornn_forward_scratch(const pendula_unicornn_forward *arguments, int64_t bytes);
 PENDULA_API int64_t pendula_unicornn_backward_scratch(const pendula_unicornn_backward *arguments, int64_t bytes);
 PENDULA_API int64_t pendula_lem_forward_scratch(int64_t bytes, int64_t units, int64_t inputs, int64_t batch);
-PENDULA_API int64_t pendula_lem_backward_scratch(int64_t bytes, int64_t units, int64_t batch);
+PENDULA_API int64_t pendula_lem_backward_scratch(const pendula_lem_backward *arguments, int64_t bytes);
 
 /* bytes: 4 for float, 8 for double */
 PENDULA_API void pendula_cornn_forward_run(const pendula_cornn_forward *arguments, int64_t bytes);

@@ -160,8 +160,8 @@ struct Backward {
     int64_t in_pairs() const { return narrow ? room / 2 + pairs(inputs) : 0; }
     // lines, step by step the cotangents of the drive and the input; a panel beyond its end may be read
     int64_t thread() const {
-        return sums() + together * (LINES * room + Vector<T>::size + in_pairs() + steps * (units + (wide() ? inputs : 0))) +
-               panel_width<T>();
+        const int64_t step = units + (wide() ? inputs : 0);
+        return sums() + together * (LINES * room + Vector<T>::size + in_pairs() + steps * step) + panel_width<T>();
     }
     int64_t size(int64_t threads) const { return packed() + threads * thread(); }
 };
@@ -279,16 +279,16 @@ void unicornn_backward_slice(const pendula_unicornn_backward& a, int64_t begin, 
                     for (int64_t r = 0; r < rows; ++r)
                         for (int64_t c = 0; c < N; c += L) undo(r, c, load_up_to(s_lines + r * N, c, N));
                 else
-                    product_either(narrow, operands(narrow, x_pairs, x, rows, I), wide, rows, taken, 1, constants.V, wide, 0,
-                                   N, undo);
+                    product_either(narrow, operands(narrow, x_pairs, x, rows, I), wide, rows, taken, 1, constants.V,
+                                   wide, 0, N, undo);
                 if (tau)
                     for (int64_t r = 0; r < rows; ++r)
                         static_cast<T*>(a.by_tau)[t * B + first + r] = total<T>(load(by_tau + r * L));
                 T* const by_x = a.by_x ? static_cast<T*>(a.by_x) + (t * B + first) * I : nullptr;
                 if (plan.wide()) {
                     if (by_x)
-                        product_either(narrow, narrow ? p_pairs : p_lines, narrow ? room / 2 : N, rows, adjoint, 1, turned,
-                                       own, 0, I, [&](int64_t r, int64_t c, Vec<T> sum) {
+                        product_either(narrow, narrow ? p_pairs : p_lines, narrow ? room / 2 : N, rows, adjoint, 1,
+                                       turned, own, 0, I, [&](int64_t r, int64_t c, Vec<T> sum) {
                                            store_up_to(by_x + r * I, c, I, sum);
                                        });
                     continue;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -57,11 +58,11 @@ product = Rounded.apply
 class Driven(Cell):
     """A cell whose drive rounds as the processor does."""
 
-    backward = False
-    """Whether the product with the transpose of V is one of rounded operands too."""
+    beyond = math.inf
+    """Inputs beyond which the product with the transpose of V is one of rounded operands too."""
 
     def drive(self, x: Tensor) -> Tensor:
-        found = product(x.flatten(0, 1), self.V, self.backward).view(*x.shape[:2], -1)
+        found = product(x.flatten(0, 1), self.V, x.shape[2] > self.beyond).view(*x.shape[:2], -1)
         return found + super().drive(torch.zeros_like(x))
 
 
@@ -72,6 +73,8 @@ class RoundedCoRNN(Driven, CoRNNCell):
 
 
 class RoundedLEM(Driven, LEMCell):
+    beyond = 16
+
     def step(self, state: tuple[Tensor, ...], drive: Tensor, *, tau: Tensor | None = None) -> LEMState:
         y, z = state
         d_1, d_2, d_z, d_y = drive.chunk(4, -1)
@@ -83,7 +86,7 @@ class RoundedLEM(Driven, LEMCell):
 
 
 class RoundedUnICORNN(Driven, UnICORNNCell):
-    backward = True
+    beyond = FEW
 
     def drive(self, x: Tensor) -> Tensor:
         return super().drive(x) if x.shape[2] > FEW else UnICORNNCell.drive(self, x)

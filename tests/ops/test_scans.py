@@ -181,8 +181,7 @@ def test_any_shapes_strides_and_lengths_give_the_numbers_of_the_reference(networ
         assert_close(fused[name], expected, rtol=1e-10, atol=1e-12)
 
 
-# the products of LEM's weight gradients are PyTorch's
-@pytest.mark.parametrize("network", ["coRNN", "UnICORNN"])
+@ONE_OF_EACH
 def test_for_little_work_no_thread_is_started(network: str) -> None:
     cell = made(network, 5, 37, torch.float32)
     given = case(cell, 40, 11, spans=False, lengths=False)

@@ -1,12 +1,13 @@
 """LEM over time in one call: `pendula::lem_scan` and its backward operator, on the compiled scans.
 
 On a GPU the same operators run in Triton: `pendula.ops.gpu.lem`. `products` says what the operands of products with W
-and W_y are rounded to (`pendula.ops.gpu.product`); a processor rounds them, and forward those with V, to bfloat16 where
-that is asked for and it has an instruction for it, and nothing else.
+and W_y are rounded to (`pendula.ops.gpu.product`); a processor rounds them, forward those with V, and backward those
+with its transpose beyond 16 inputs, to bfloat16 where that is asked for and it has an instruction for it.
 """
 
 from __future__ import annotations
 
+import ctypes
 import typing
 from typing import Any
 
@@ -138,66 +139,53 @@ def _run_backward(
     _check_kept(x, W_y.shape[0], by_y, by_y_last, by_z_last, y, gates, kept)
     steps, batch, inputs = x.shape
     units, dtype, threads = W_y.shape[0], x.dtype, torch.get_num_threads()
-    x, y0, z0, W, W_y, dt, tau, lengths = native.contiguous(x, y0, z0, W, W_y, dt, tau, lengths)
+    x, y0, z0, W, W_y, V, dt, tau, lengths = native.contiguous(x, y0, z0, W, W_y, V, dt, tau, lengths)
     y, gates, kept, by_y = native.contiguous(y, gates, kept, by_y)
     state_y, state_z = (
         torch.zeros_like(y0) if g is None else g.clone(memory_format=torch.contiguous_format)
         for g in (by_y_last, by_z_last)
     )
-    every = chunk_of(batch, units)
-    # of the maps of [y, x, 1] to the gates and z's goal, and of [x, 1, z] to y's goal
-    of_y, of_z = x.new_zeros(3 * units, units + inputs + 1), x.new_zeros(units, inputs + 1 + units)
     by_x, by_tau = x.new_empty(x.shape if wants_x else 0), x.new_empty(0 if tau is None else tau.shape)
+    by_W, by_W_y, by_V, by_b = torch.empty_like(W), torch.empty_like(W_y), torch.empty_like(V), x.new_empty(4 * units)
     by_dt = torch.zeros((threads if wants_dt else 0, units), dtype=torch.float64)
-    longest = min(every, steps)
-    p, rows = x.new_empty(longest, batch, 4 * units), x.new_empty(longest, batch, 2 * units + inputs + 1)
-    scratch = x.new_empty(native.library().pendula_lem_backward_scratch(dtype.itemsize, units, batch))
-    chunks = range(0, steps, every)
-    for first in reversed(chunks):
-        last = min(first + every, steps)
-        arguments = native.structure(
-            native.LEMBackward,
-            dtype,
-            steps=steps,
-            batch=batch,
-            units=units,
-            inputs=inputs,
-            first=first,
-            last=last,
-            threads=threads,
-            packed=first != chunks[-1],
-            x=x,
-            W=W,
-            W_y=W_y,
-            dt=dt,
-            tau=tau,
-            lengths=lengths,
-            y0=y0,
-            y=y,
-            gates=gates,
-            z=kept[first // every - 1] if first else z0,
-            by_y=by_y,
-            by_state_y=state_y,
-            by_state_z=state_z,
-            rows=rows,
-            by_drive=p,
-            by_dt=by_dt if wants_dt else None,
-            by_tau=None if tau is None else by_tau,
-            scratch=scratch,
-            narrow=native.rounds(products, dtype),
-        )
-        native.call("pendula_lem_backward_run", arguments, dtype)
-        by_drive, took = p[: last - first].flatten(0, 1), rows[: last - first].flatten(0, 1)
-        with native.full_precision():
-            of_y.addmm_(by_drive[:, : 3 * units].mT, took[:, : units + inputs + 1])
-            of_z.addmm_(by_drive[:, 3 * units :].mT, took[:, units:])
-            if wants_x:
-                torch.mm(by_drive, V, out=by_x[first:last].view(-1, inputs))
-    by_W, V_gates, b_gates = torch.split(of_y, [units, inputs, 1], 1)
-    V_y, b_y, by_W_y = torch.split(of_z, [inputs, 1, units], 1)
-    by_V, by_b = torch.cat((V_gates, V_y)), torch.cat((b_gates, b_y)).squeeze(1)
+    arguments = native.structure(
+        native.LEMBackward,
+        dtype,
+        steps=steps,
+        batch=batch,
+        units=units,
+        inputs=inputs,
+        every=chunk_of(batch, units),
+        threads=threads,
+        narrow=native.rounds(products, dtype),
+        x=x,
+        W=W,
+        W_y=W_y,
+        V=V,
+        dt=dt,
+        tau=tau,
+        lengths=lengths,
+        y0=y0,
+        z0=z0,
+        y=y,
+        gates=gates,
+        kept=kept,
+        by_y=by_y,
+        by_state_y=state_y,
+        by_state_z=state_z,
+        by_x=by_x if wants_x else None,
+        by_W=by_W,
+        by_W_y=by_W_y,
+        by_V=by_V,
+        by_b=by_b,
+        by_dt=by_dt if wants_dt else None,
+        by_tau=None if tau is None else by_tau,
+    )
+    scratch = x.new_empty(native.library().pendula_lem_backward_scratch(ctypes.byref(arguments), dtype.itemsize))
+    arguments.scratch = scratch.data_ptr()
+    native.call("pendula_lem_backward_run", arguments, dtype)
     summed = by_dt.sum(0).to(dtype) if wants_dt else x.new_empty(0)
-    return [by_x, state_y, state_z, by_W.contiguous(), by_W_y.contiguous(), by_V, by_b, summed, by_tau]
+    return [by_x, state_y, state_z, by_W, by_W_y, by_V, by_b, summed, by_tau]
 
 
 lem_scan_backward = torch.library.custom_op("pendula::lem_scan_backward", _run_backward, mutates_args=())

@@ -78,12 +78,11 @@ class LEMForward(ctypes.Structure):
 
 class LEMBackward(ctypes.Structure):
     _fields_ = [
-        *((name, _COUNT) for name in ("steps", "batch", "units", "inputs", "first", "last")),
-        *((name, _FLAG) for name in ("threads", "packed")),
-        *((name, _POINTER) for name in ("x", "W", "W_y", "dt", "tau", "lengths", "y0", "y", "gates", "z")),
-        *((name, _POINTER) for name in ("by_y", "by_state_y", "by_state_z", "rows", "by_drive", "by_dt", "by_tau")),
-        ("scratch", _POINTER),
-        ("narrow", _FLAG),
+        *((name, _COUNT) for name in ("steps", "batch", "units", "inputs", "every")),
+        *((name, _FLAG) for name in ("threads", "narrow")),
+        *((name, _POINTER) for name in ("x", "W", "W_y", "V", "dt", "tau", "lengths", "y0", "z0", "y", "gates")),
+        *((name, _POINTER) for name in ("kept", "by_y", "by_state_y", "by_state_z", "by_x", "by_W", "by_W_y", "by_V")),
+        *((name, _POINTER) for name in ("by_b", "by_dt", "by_tau", "scratch")),
     ]
 
 
@@ -108,7 +107,7 @@ ENTRIES: dict[str, tuple[list[Any], Any]] = {
     "pendula_unicornn_forward_run": ([ctypes.POINTER(UnICORNNForward), _COUNT], None),
     "pendula_unicornn_backward_run": ([ctypes.POINTER(UnICORNNBackward), _COUNT], None),
     "pendula_lem_forward_scratch": ([_COUNT] * 4, _COUNT),
-    "pendula_lem_backward_scratch": ([_COUNT] * 3, _COUNT),
+    "pendula_lem_backward_scratch": ([ctypes.POINTER(LEMBackward), _COUNT], _COUNT),
     "pendula_lem_forward_run": ([ctypes.POINTER(LEMForward), _COUNT], None),
     "pendula_lem_backward_run": ([ctypes.POINTER(LEMBackward), _COUNT], None),
 }
@@ -243,11 +242,6 @@ def fresh(like: Tensor, *shape: int) -> Tensor:
 
 def call(name: str, arguments: ctypes.Structure, dtype: torch.dtype) -> None:
     getattr(library(), name)(ctypes.byref(arguments), dtype.itemsize)
-
-
-def full_precision() -> torch.autocast:
-    """Within, PyTorch's products keep the type of their operands: the compiled scans would misread another one."""
-    return torch.autocast("cpu", enabled=False)
 
 
 def structure(kind: type[ctypes.Structure], dtype: torch.dtype, **values: Any) -> ctypes.Structure:
