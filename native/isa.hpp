@@ -36,7 +36,8 @@ int64_t unicornn_backward_scratch(const pendula_unicornn_backward& a);
 template <typename T>
 void unicornn_backward_pack(const pendula_unicornn_backward& a);
 template <typename T>
-void unicornn_backward_slice(const pendula_unicornn_backward& a, int64_t begin, int64_t end, int64_t thread);
+void unicornn_backward_slice(const pendula_unicornn_backward& a, int64_t begin, int64_t end, int64_t thread,
+                             const Team& team);
 template <typename T>
 void unicornn_backward_sum(const pendula_unicornn_backward& a, int64_t threads);
 

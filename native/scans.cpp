@@ -43,7 +43,7 @@ struct Functions {
     void (*unicornn_forward_slice)(const pendula_unicornn_forward&, int64_t, int64_t, int64_t, int64_t);
     int64_t (*unicornn_backward_scratch)(const pendula_unicornn_backward&);
     void (*unicornn_backward_pack)(const pendula_unicornn_backward&);
-    void (*unicornn_backward_slice)(const pendula_unicornn_backward&, int64_t, int64_t, int64_t);
+    void (*unicornn_backward_slice)(const pendula_unicornn_backward&, int64_t, int64_t, int64_t, const Team&);
     void (*unicornn_backward_sum)(const pendula_unicornn_backward&, int64_t);
     int64_t (*lem_forward_scratch)(int64_t, int64_t, int64_t);
     void (*lem_forward_pack)(const pendula_lem_forward&);
@@ -174,10 +174,10 @@ template <typename T>
 void run(const pendula_unicornn_forward& a) {
     const Functions<T>& f = functions<T>();
     const int64_t threads = threads_for(a, a.inputs);
+    const int64_t panels = f.cornn_parts(a.units), parts = threads < panels ? threads : panels;
     f.unicornn_forward_pack(a);
-    if (a.batch < threads) {
+    if (a.batch < parts) {
         // fewer sequences than threads: they share the units instead
-        const int64_t panels = f.cornn_parts(a.units), parts = threads < panels ? threads : panels;
         share(parts, parts,
               [&](int64_t part, int64_t, int64_t) { f.unicornn_forward_slice(a, 0, a.batch, part, parts); });
         return;
@@ -187,12 +187,22 @@ void run(const pendula_unicornn_forward& a) {
 
 template <typename T>
 void run(const pendula_unicornn_backward& a) {
-    const int64_t threads = threads_for(a, 3 * a.inputs);
-    functions<T>().unicornn_backward_pack(a);
+    const Functions<T>& f = functions<T>();
+    const int64_t threads = threads_for(a, 3 * a.inputs), panels = f.cornn_parts(a.units);
+    const int64_t parts = threads < panels ? threads : panels;
+    f.unicornn_backward_pack(a);
+    if (a.batch < parts) {
+        std::atomic<int64_t> members{1};
+        gather(parts, [&](const Team& team) {
+            members.store(team.parts);
+            f.unicornn_backward_slice(a, 0, a.batch, team.part, team);
+        });
+        return f.unicornn_backward_sum(a, members.load());
+    }
     share(a.batch, threads, [&](int64_t begin, int64_t end, int64_t thread) {
-        functions<T>().unicornn_backward_slice(a, begin, end, thread);
+        f.unicornn_backward_slice(a, begin, end, thread, Team{});
     });
-    functions<T>().unicornn_backward_sum(a, threads < a.batch ? threads : a.batch);
+    f.unicornn_backward_sum(a, threads < a.batch ? threads : a.batch);
 }
 
 template <typename T>

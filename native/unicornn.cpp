@@ -156,13 +156,12 @@ struct Backward {
     int64_t packed() const { return Constants<T>::size(units, inputs) + turned(); }
     // sums of a thread: of V, or of narrow V by columns
     int64_t sums() const { return wide() ? units * padded<T>(inputs) : inputs * room; }
-    // of a sequence, for narrow products: a step's cotangents of the drive and its input
-    int64_t in_pairs() const { return narrow ? room / 2 + pairs(inputs) : 0; }
-    // lines, step by step the cotangents of the drive and the input; a panel beyond its end may be read
-    int64_t thread() const {
-        const int64_t step = units + (wide() ? inputs : 0);
-        return sums() + together * (LINES * room + Vector<T>::size + in_pairs() + steps * step) + panel_width<T>();
-    }
+    // of a sequence: lines, a vector for the step's length, and for narrow products the input of a step
+    int64_t sequence() const { return LINES * room + Vector<T>::size + (narrow ? pairs(inputs) : 0); }
+    // of a step: the cotangents of the drive, in pairs too for narrow products, and of its length, and the wide input
+    int64_t step() const { return units + (narrow ? room / 2 : 0) + 1 + (wide() ? inputs : 0); }
+    // a panel beyond its end may be read
+    int64_t thread() const { return sums() + together * (sequence() + steps * step()) + panel_width<T>(); }
     int64_t size(int64_t threads) const { return packed() + threads * thread(); }
 };
 
@@ -187,8 +186,11 @@ void unicornn_backward_pack(const pendula_unicornn_backward& a) {
                 turned[i * plan.room + n] = n < N ? static_cast<const T*>(a.V)[n * I + i] : T(0);
 }
 
+// Sequences begin to end - 1. A team of threads has the same ones, and each of its parts some panels of units; where
+// the cotangents of the drive of all units are needed, each part has some steps.
 template <typename T>
-void unicornn_backward_slice(const pendula_unicornn_backward& a, int64_t begin, int64_t end, int64_t thread) {
+void unicornn_backward_slice(const pendula_unicornn_backward& a, int64_t begin, int64_t end, int64_t thread,
+                             const Team& team) {
     const FlushDenormals guard;
     constexpr int64_t L = Vector<T>::size;
     const Backward<T> plan(a);
@@ -198,9 +200,15 @@ void unicornn_backward_slice(const pendula_unicornn_backward& a, int64_t begin, 
     const T* const turned = constants.b + room;
     T* const sum_V = static_cast<T*>(a.scratch) + plan.packed() + thread * plan.thread();
     T* const work = sum_V + plan.sums();
-    T* const by_tau = work + LINES * plan.together * room;
-    T *const p_pairs = by_tau + plan.together * L, *const x_pairs = p_pairs + plan.together * (narrow ? room / 2 : 0);
-    T *const p = p_pairs + plan.together * plan.in_pairs(), *const took = p + plan.steps * plan.together * N;
+    T *const by_tau = work + LINES * plan.together * room, *const x_pairs = by_tau + plan.together * L;
+    // all parts write the cotangents of the drive beside one another, at the place of the first
+    T* const own_p = work + plan.together * plan.sequence();
+    T* const p = own_p - team.part * plan.thread();
+    const int64_t at_once = plan.steps * plan.together;
+    T *const p_pairs = p + at_once * N, *const tau_sums = own_p + at_once * (plan.step() - (plan.wide() ? I : 0) - 1);
+    T* const took = tau_sums + at_once;
+    const int64_t panels = room / panel_width<T>(), from = panels * team.part / team.parts * panel_width<T>();
+    const int64_t whole = panels * (team.part + 1) / team.parts * panel_width<T>(), to = whole < N ? whole : N;
     for (int64_t i = 0; i < plan.sums(); ++i) sum_V[i] = T(0);
     const int64_t wide = lines<T>(narrow, I), own = lines<T>(narrow, N);
     const Stretch taken[1] = {{0, wide}}, adjoint[1] = {{0, own}};
@@ -209,15 +217,18 @@ void unicornn_backward_slice(const pendula_unicornn_backward& a, int64_t begin, 
         const auto line = [&](Line which, int64_t r) { return work + (which * plan.together + r) * room; };
         const auto state = [&](const void* y, const void* z) {
             for (int64_t r = 0; r < rows; ++r) {
-                widen(line(Y, r), static_cast<const T*>(y) + (first + r) * N, N, room);
-                widen(line(Z, r), static_cast<const T*>(z) + (first + r) * N, N, room);
+                const int64_t at = (first + r) * N + from;
+                widen(line(Y, r) + from, static_cast<const T*>(y) + at, to - from, whole - from);
+                widen(line(Z, r) + from, static_cast<const T*>(z) + at, to - from, whole - from);
             }
         };
         state(a.y, a.z);
         for (int64_t r = 0; r < rows; ++r) {
-            widen(line(BY_Y, r), static_cast<const T*>(a.by_y) + (first + r) * N, N, room);
-            widen(line(BY_Z, r), static_cast<const T*>(a.by_z) + (first + r) * N, N, room);
-            for (int which = BY_W; which < LINES; ++which) widen<T>(line(Line(which), r), nullptr, N, room);
+            const int64_t at = (first + r) * N + from;
+            widen(line(BY_Y, r) + from, static_cast<const T*>(a.by_y) + at, to - from, whole - from);
+            widen(line(BY_Z, r) + from, static_cast<const T*>(a.by_z) + at, to - from, whole - from);
+            for (int which = BY_W; which < LINES; ++which)
+                widen<T>(line(Line(which), r) + from, nullptr, 0, whole - from);
         }
         for (int64_t last = a.steps; last > 0; last -= plan.steps) {
             const int64_t start = last > plan.steps ? last - plan.steps : 0;
@@ -228,6 +239,7 @@ void unicornn_backward_slice(const pendula_unicornn_backward& a, int64_t begin, 
                 }
                 const int64_t at = (t * B + first) * N;
                 T* const p_lines = p + (t - start) * rows * N;
+                T* const p_in_pairs = p_pairs + (t - start) * rows * (room / 2);
                 const T* const x = static_cast<const T*>(a.x) + (t * B + first) * I;
                 const T* const s_lines = a.s ? static_cast<const T*>(a.s) + at : nullptr;
                 const T* const shown = a.by_outputs ? static_cast<const T*>(a.by_outputs) + at : nullptr;
@@ -243,7 +255,7 @@ void unicornn_backward_slice(const pendula_unicornn_backward& a, int64_t begin, 
                     T* const p_line = p_lines + r * N;
                     if (a.lengths && t >= a.lengths[first + r]) {
                         store_up_to(p_line, c, N, Vec<T>{});
-                        pair_up<T>(narrow, p_pairs + (r * room + c) / 2, Vec<T>{});
+                        pair_up<T>(narrow, p_in_pairs + (r * room + c) / 2, Vec<T>{});
                         return;
                     }
                     if (before) expect(before + r * N + c - back);
@@ -260,7 +272,7 @@ void unicornn_backward_slice(const pendula_unicornn_backward& a, int64_t begin, 
                     gz += h * gy;
                     const Vec<T> pull = h * gz, by_drive = pull * (s * s - 1), by_h = gy * z - gz * f;
                     store_up_to(p_line, c, N, by_drive);
-                    pair_up<T>(narrow, p_pairs + (r * room + c) / 2, by_drive);
+                    pair_up<T>(narrow, p_in_pairs + (r * room + c) / 2, by_drive);
                     const auto add = [&](Line which, Vec<T> more) {
                         T* const sum_line = line(which, r) + c;
                         store(sum_line, load(sum_line) + more);
@@ -277,29 +289,39 @@ void unicornn_backward_slice(const pendula_unicornn_backward& a, int64_t begin, 
                 };
                 if (s_lines)
                     for (int64_t r = 0; r < rows; ++r)
-                        for (int64_t c = 0; c < N; c += L) undo(r, c, load_up_to(s_lines + r * N, c, N));
+                        for (int64_t c = from; c < to; c += L) undo(r, c, load_up_to(s_lines + r * N, c, N));
                 else
                     product_either(narrow, operands(narrow, x_pairs, x, rows, I), wide, rows, taken, 1, constants.V,
-                                   wide, 0, N, undo);
-                if (tau)
-                    for (int64_t r = 0; r < rows; ++r)
-                        static_cast<T*>(a.by_tau)[t * B + first + r] = total<T>(load(by_tau + r * L));
-                T* const by_x = a.by_x ? static_cast<T*>(a.by_x) + (t * B + first) * I : nullptr;
-                if (plan.wide()) {
-                    if (by_x)
-                        product_either(narrow, narrow ? p_pairs : p_lines, narrow ? room / 2 : N, rows, adjoint, 1,
-                                       turned, own, 0, I, [&](int64_t r, int64_t c, Vec<T> sum) {
-                                           store_up_to(by_x + r * I, c, I, sum);
-                                       });
-                    continue;
-                }
-                for (int64_t i = 0; i < I; ++i)
-                    for (int64_t c = 0; c < N; c += L) {
+                                   wide, from, to, undo);
+                for (int64_t r = 0; tau && r < rows; ++r)
+                    tau_sums[(t - start) * rows + r] = total<T>(load(by_tau + r * L));
+                for (int64_t i = 0; !plan.wide() && i < I; ++i)
+                    for (int64_t c = from; c < to; c += L) {
                         Vec<T> sum = load(sum_V + i * room + c);
                         for (int64_t r = 0; r < rows; ++r) sum += all(x[r * I + i]) * load_up_to(p_lines + r * N, c, N);
                         store(sum_V + i * room + c, sum);
                     }
-                for (int64_t r = 0; by_x && r < rows; ++r)
+            }
+            const int64_t width = padded<T>(I);
+            if (plan.wide())
+                outer<T>(sum_V + from * width, to - from, I, p + from, N, took, I, (last - start) * rows);
+            team.meet();
+            for (int64_t t = last - 1; t >= start; --t) {
+                if (t % team.parts != team.part) continue;
+                const T* const p_lines = p + (t - start) * rows * N;
+                const T* const p_in_pairs = p_pairs + (t - start) * rows * (room / 2);
+                for (int64_t r = 0; a.tau && r < rows; ++r) {
+                    T sum = 0;
+                    for (int64_t i = 0; i < team.parts; ++i)
+                        sum += tau_sums[(i - team.part) * plan.thread() + (t - start) * rows + r];
+                    static_cast<T*>(a.by_tau)[t * B + first + r] = sum;
+                }
+                T* const by_x = a.by_x ? static_cast<T*>(a.by_x) + (t * B + first) * I : nullptr;
+                const auto to_x = [&](int64_t r, int64_t c, Vec<T> sum) { store_up_to(by_x + r * I, c, I, sum); };
+                if (by_x && plan.wide())
+                    product_either(narrow, narrow ? p_in_pairs : p_lines, narrow ? room / 2 : N, rows, adjoint, 1,
+                                   turned, own, 0, I, to_x);
+                for (int64_t r = 0; by_x && !plan.wide() && r < rows; ++r)
                     for (int64_t i = 0; i < I; ++i) {
                         Vec<T> sum = Vec<T>{};
                         for (int64_t c = 0; c < N; c += L)
@@ -307,10 +329,11 @@ void unicornn_backward_slice(const pendula_unicornn_backward& a, int64_t begin, 
                         by_x[r * I + i] = total<T>(sum);
                     }
             }
-            if (plan.wide()) outer<T>(sum_V, N, I, p, N, took, I, (last - start) * rows);
+            team.meet();
         }
-        const auto give = [&](void* to, Line which) {
-            for (int64_t r = 0; r < rows; ++r) copy(static_cast<T*>(to) + (first + r) * N, line(which, r), N);
+        const auto give = [&](void* into, Line which) {
+            for (int64_t r = 0; r < rows; ++r)
+                copy(static_cast<T*>(into) + (first + r) * N + from, line(which, r) + from, to - from);
         };
         give(a.by_y, BY_Y);
         give(a.by_z, BY_Z);
@@ -343,7 +366,8 @@ void unicornn_backward_sum(const pendula_unicornn_backward& a, int64_t threads) 
     template void unicornn_forward_slice<T>(const pendula_unicornn_forward&, int64_t, int64_t, int64_t, int64_t); \
     template int64_t unicornn_backward_scratch<T>(const pendula_unicornn_backward&);                           \
     template void unicornn_backward_pack<T>(const pendula_unicornn_backward&);                                 \
-    template void unicornn_backward_slice<T>(const pendula_unicornn_backward&, int64_t, int64_t, int64_t);     \
+    template void unicornn_backward_slice<T>(const pendula_unicornn_backward&, int64_t, int64_t, int64_t,      \
+                                             const Team&);                                                     \
     template void unicornn_backward_sum<T>(const pendula_unicornn_backward&, int64_t);
 PENDULA_FOR(float)
 PENDULA_FOR(double)

@@ -175,6 +175,21 @@ def test_numbers_do_not_depend_on_threads_and_batch(layer: str) -> None:
     assert all(torch.equal(one, found[0]) for one in found[1:])
 
 
+@pytest.mark.parametrize("network", ["UnICORNN", "UnICORNN reversed"])
+def test_gradients_are_the_same_where_threads_share_units(network: str) -> None:
+    cell = made(network, 70, 200)
+    given = in_float(case(cell, 150, 2, spans=False, lengths=True))
+    found = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            with narrow():
+                found.append(everything(cell, given, "fused"))
+    finally:
+        torch.set_num_threads(1)
+    assert_close(found[1], found[0], **tolerance.EXACT)
+
+
 @pytest.mark.parametrize("asked", ["nothing", "float16", "float64", "another instruction set"])
 @EVERY_NETWORK
 def test_nothing_else_rounds(network: str, asked: str) -> None:

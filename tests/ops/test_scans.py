@@ -238,7 +238,7 @@ def three_threads(request: pytest.FixtureRequest) -> Iterator[None]:
     torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("network", ["coRNN", "UnICORNN"])
+@ONE_OF_EACH
 def test_threads_share_the_units_of_few_sequences(network: str, three_threads: None) -> None:
     cell = made(network, 3, 200, torch.float32)
     x = torch.randn(20, 2, 3)
@@ -294,6 +294,24 @@ def test_a_forked_process_has_threads_too(three_threads: None) -> None:
             pytest.fail("the child waits for a thread that it has not")
         time.sleep(0.01)
     assert ended[1] == 0
+
+
+@EVERY_NETWORK
+@pytest.mark.parametrize(("spans", "lengths"), [(False, False), (True, True)])
+@pytest.mark.parametrize("units", [8, 200])
+@pytest.mark.parametrize("inputs", [3, 20, 70])
+@pytest.mark.usefixtures("scratch_is_nan")
+def test_fewer_sequences_than_threads_give_the_numbers_of_the_reference(
+    network: str, inputs: int, units: int, spans: bool, lengths: bool, three_threads: None
+) -> None:
+    cell = made(network, inputs, units)
+    given = case(cell, 150, 2, spans=spans, lengths=lengths)
+    reference = everything(cell, given, "reference")
+    found, again = (everything(cell, given, "fused") for _ in range(2))
+    assert_close(again, found, **tolerance.EXACT)
+    for name, expected in reference.items():
+        error = float((found[name] - expected).abs().max())
+        assert error <= 1e-12 * max(1.0, float(expected.abs().max())), (name, error)
 
 
 def arguments(network: str, *, spans: bool, lengths: bool) -> tuple[Any, tuple[Any, ...]]:
