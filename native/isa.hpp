@@ -46,7 +46,7 @@ int64_t lem_forward_scratch(int64_t units, int64_t inputs, int64_t batch);
 template <typename T>
 void lem_forward_pack(const pendula_lem_forward& a);
 template <typename T>
-void lem_forward_slice(const pendula_lem_forward& a, int64_t begin, int64_t end);
+void lem_forward_slice(const pendula_lem_forward& a, int64_t begin, int64_t end, const Team& team);
 template <typename T>
 int64_t lem_backward_scratch(const pendula_lem_backward& a);
 template <typename T>

@@ -15,16 +15,16 @@ namespace pendula {
 namespace PENDULA_ISA {
 namespace {
 
-// A row of operands: y, z and both steps, with room for whole panels, then the input; and y, z and the input again in
-// pairs, for narrow products.
+// A row of operands: y, z and both steps, with room for whole panels, then the input of this step and of the next; and
+// y, z and both inputs again in pairs, for narrow products.
 template <typename T>
 struct Row {
     int64_t units, inputs, room;
     bool narrow;
     Row(int64_t units_, int64_t inputs_, bool narrow_)
         : units(units_), inputs(inputs_), room(padded<T>(units_)), narrow(NARROWS<T> && narrow_) {}
-    int64_t in_pairs() const { return 4 * room + inputs; }
-    int64_t stride() const { return in_pairs() + (narrow ? room + pairs(inputs) : 0); }
+    int64_t in_pairs() const { return 4 * room + 2 * inputs; }
+    int64_t stride() const { return in_pairs() + (narrow ? room + 2 * pairs(inputs) : 0); }
     int64_t stacked() const { return lines<T>(narrow, units) + lines<T>(narrow, inputs); }
     int64_t block() const { return room * (units + inputs); }
 };
@@ -70,8 +70,9 @@ void lem_forward_pack(const pendula_lem_forward& a) {
     widen(constants + 4 * row.room, a.dt, N, row.room);
 }
 
+// Sequences begin to end - 1. A team of threads has the same ones, and each of its parts some panels of units.
 template <typename T>
-void lem_forward_slice(const pendula_lem_forward& a, int64_t begin, int64_t end) {
+void lem_forward_slice(const pendula_lem_forward& a, int64_t begin, int64_t end, const Team& team) {
     const FlushDenormals guard;
     const int64_t N = a.units, I = a.inputs, B = a.batch, rows = end - begin;
     const Row<T> row(N, I, a.narrow != 0);
@@ -80,30 +81,39 @@ void lem_forward_slice(const pendula_lem_forward& a, int64_t begin, int64_t end)
     const T* const packed = static_cast<const T*>(a.scratch);
     const T *const b = packed + 4 * row.block(), *const dt = b + 4 * room;
     T* const work = static_cast<T*>(a.scratch) + 4 * row.block() + 5 * room + begin * stride;
-    for (int64_t r = 0; r < rows; ++r) {
+    const bool leads = team.part == 0;
+    const int64_t panels = room / panel_width<T>(), from = panels * team.part / team.parts * panel_width<T>();
+    const int64_t whole = panels * (team.part + 1) / team.parts * panel_width<T>(), to = whole < N ? whole : N;
+    const auto take = [&](int64_t t) {
+        for (int64_t r = 0; leads && t < a.steps && r < rows; ++r) {
+            const T* const x = static_cast<const T*>(a.x) + (t * B + begin + r) * I;
+            copy(work + r * stride + 4 * room + t % 2 * I, x, I);
+            pair_up(narrow, work + r * stride + in_pairs + room + t % 2 * pairs(I), x, I);
+        }
+    };
+    take(0);
+    for (int64_t r = 0; leads && r < rows; ++r) {
         widen(work + r * stride, static_cast<const T*>(a.y0) + (begin + r) * N, N, room);
         widen(work + r * stride + room, static_cast<const T*>(a.z0) + (begin + r) * N, N, room);
         pair_up(narrow, work + r * stride + in_pairs, work + r * stride, 2 * room);
     }
-    const Stretch whole[2][2] = {{{0, N}, {4 * room, I}}, {{room, N}, {4 * room, I}}};
-    const Stretch paired[2][2] = {{{in_pairs, pairs(N)}, {in_pairs + room, pairs(I)}},
-                                  {{in_pairs + room / 2, pairs(N)}, {in_pairs + room, pairs(I)}}};
-    const auto(&stretches)[2][2] = narrow ? paired : whole;
-    // block k of the weights times y, or z in the last one, and x
-    const auto multiply = [&](int64_t k, const auto& then) {
-        product_either(narrow, work, stride, rows, stretches[k / 3], 2, packed + k * row.block(), row.stacked(), 0, N,
-                       then);
-    };
+    team.meet();
     for (int64_t t = 0; t < a.steps; ++t) {
         const int64_t first = t * B + begin;
-        for (int64_t r = 0; r < rows; ++r) {
-            const T* const x = static_cast<const T*>(a.x) + (first + r) * I;
-            copy(work + r * stride + 4 * room, x, I);
-            pair_up(narrow, work + r * stride + in_pairs + room, x, I);
-        }
+        take(t + 1);
         if (a.kept && t && t % a.every == 0)
             for (int64_t r = 0; r < rows; ++r)
-                copy(static_cast<T*>(a.kept) + ((t / a.every - 1) * B + begin + r) * N, work + r * stride + room, N);
+                copy(static_cast<T*>(a.kept) + ((t / a.every - 1) * B + begin + r) * N + from,
+                     work + r * stride + room + from, to - from);
+        // block k of the weights times y, or z in the last one, and x
+        const auto multiply = [&](int64_t k, const auto& then) {
+            const int64_t state = k / 3 * room;
+            const Stretch numbers[2] = {{state, N}, {4 * room + t % 2 * I, I}};
+            const Stretch paired[2] = {{in_pairs + state / 2, pairs(N)},
+                                       {in_pairs + room + t % 2 * pairs(I), pairs(I)}};
+            product_either(narrow, work, stride, rows, narrow ? paired : numbers, 2, packed + k * row.block(),
+                           row.stacked(), from, to, then);
+        };
         T* const y_out = static_cast<T*>(a.y) + first * N;
         T* const gates = a.gates ? static_cast<T*>(a.gates) + first * 4 * N : nullptr;
         const T* const tau = a.tau ? static_cast<const T*>(a.tau) + first : nullptr;
@@ -130,6 +140,8 @@ void lem_forward_slice(const pendula_lem_forward& a, int64_t begin, int64_t end)
             }
             keep(r, 2, column, g);
         });
+        // the last block reads z of all parts, and the first ones of the next step y
+        team.meet();
         multiply(3, [&](int64_t r, int64_t column, Vec<T> sum) {
             T* const line = work + r * stride + column;
             const Vec<T> q = tanh<T>(sum + load(b + 3 * room + column)), y = load(line);
@@ -142,8 +154,9 @@ void lem_forward_slice(const pendula_lem_forward& a, int64_t begin, int64_t end)
             store_up_to(y_out + r * N, column, N, shown);
             keep(r, 3, column, q);
         });
+        team.meet();
     }
-    for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t r = 0; leads && r < rows; ++r) {
         copy(static_cast<T*>(a.y_last) + (begin + r) * N, work + r * stride, N);
         copy(static_cast<T*>(a.z_last) + (begin + r) * N, work + r * stride + room, N);
     }
@@ -395,7 +408,7 @@ void lem_backward_sum(const pendula_lem_backward& a, int64_t threads) {
 #define PENDULA_FOR(T)                                                                           \
     template int64_t lem_forward_scratch<T>(int64_t, int64_t, int64_t);                          \
     template void lem_forward_pack<T>(const pendula_lem_forward&);                               \
-    template void lem_forward_slice<T>(const pendula_lem_forward&, int64_t, int64_t);            \
+    template void lem_forward_slice<T>(const pendula_lem_forward&, int64_t, int64_t, const Team&); \
     template int64_t lem_backward_scratch<T>(const pendula_lem_backward&);                       \
     template void lem_backward_pack<T>(const pendula_lem_backward&);                             \
     template void lem_backward_slice<T>(const pendula_lem_backward&, int64_t, int64_t, int64_t); \

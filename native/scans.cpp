@@ -47,7 +47,7 @@ struct Functions {
     void (*unicornn_backward_sum)(const pendula_unicornn_backward&, int64_t);
     int64_t (*lem_forward_scratch)(int64_t, int64_t, int64_t);
     void (*lem_forward_pack)(const pendula_lem_forward&);
-    void (*lem_forward_slice)(const pendula_lem_forward&, int64_t, int64_t);
+    void (*lem_forward_slice)(const pendula_lem_forward&, int64_t, int64_t, const Team&);
     int64_t (*lem_backward_scratch)(const pendula_lem_backward&);
     void (*lem_backward_pack)(const pendula_lem_backward&);
     void (*lem_backward_slice)(const pendula_lem_backward&, int64_t, int64_t, int64_t);
@@ -207,9 +207,13 @@ void run(const pendula_unicornn_backward& a) {
 
 template <typename T>
 void run(const pendula_lem_forward& a) {
-    functions<T>().lem_forward_pack(a);
-    share(a.batch, threads_for(a, 4 * (a.units + a.inputs)),
-          [&](int64_t begin, int64_t end, int64_t) { functions<T>().lem_forward_slice(a, begin, end); });
+    const Functions<T>& f = functions<T>();
+    const int64_t threads = threads_for(a, 4 * (a.units + a.inputs)), panels = f.cornn_parts(a.units);
+    const int64_t parts = threads < panels ? threads : panels;
+    f.lem_forward_pack(a);
+    if (a.batch < parts)
+        return gather(parts, [&](const Team& team) { f.lem_forward_slice(a, 0, a.batch, team); });
+    share(a.batch, threads, [&](int64_t begin, int64_t end, int64_t) { f.lem_forward_slice(a, begin, end, Team{}); });
 }
 
 template <typename T>
