@@ -34,7 +34,7 @@ sanitize: $(VENV)/.test
 	cmake --build build/sanitize --parallel
 	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
 	  $(BIN)/python -m pytest -n auto --capture=sys --library build/sanitize tests/ops tests/test_native.py \
-	  tests/cells/test_cornn.py tests/cells/test_unicornn.py tests/cells/test_lem.py
+	  tests/cells/test_cornn.py tests/cells/test_unicornn.py tests/cells/test_lem.py tests/cells/test_odernn.py
 
 # where there is an NVIDIA GPU: the numbers of its kernels, then their times
 gpu: $(VENV)/.test

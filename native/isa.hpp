@@ -56,5 +56,20 @@ void lem_backward_slice(const pendula_lem_backward& a, int64_t begin, int64_t en
 template <typename T>
 void lem_backward_sum(const pendula_lem_backward& a, int64_t threads);
 
+template <typename T>
+int64_t odernn_forward_scratch(const pendula_odernn_forward& a);
+template <typename T>
+void odernn_forward_pack(const pendula_odernn_forward& a);
+template <typename T>
+void odernn_forward_slice(const pendula_odernn_forward& a, int64_t begin, int64_t end);
+template <typename T>
+int64_t odernn_backward_scratch(const pendula_odernn_backward& a);
+template <typename T>
+void odernn_backward_pack(const pendula_odernn_backward& a);
+template <typename T>
+void odernn_backward_slice(const pendula_odernn_backward& a, int64_t begin, int64_t end, int64_t thread);
+template <typename T>
+void odernn_backward_sum(const pendula_odernn_backward& a, int64_t threads);
+
 }  // namespace PENDULA_ISA
 }  // namespace pendula

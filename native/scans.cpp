@@ -52,6 +52,13 @@ struct Functions {
     void (*lem_backward_pack)(const pendula_lem_backward&);
     void (*lem_backward_slice)(const pendula_lem_backward&, int64_t, int64_t, int64_t);
     void (*lem_backward_sum)(const pendula_lem_backward&, int64_t);
+    int64_t (*odernn_forward_scratch)(const pendula_odernn_forward&);
+    void (*odernn_forward_pack)(const pendula_odernn_forward&);
+    void (*odernn_forward_slice)(const pendula_odernn_forward&, int64_t, int64_t);
+    int64_t (*odernn_backward_scratch)(const pendula_odernn_backward&);
+    void (*odernn_backward_pack)(const pendula_odernn_backward&);
+    void (*odernn_backward_slice)(const pendula_odernn_backward&, int64_t, int64_t, int64_t);
+    void (*odernn_backward_sum)(const pendula_odernn_backward&, int64_t);
 };
 
 struct Set {
@@ -72,7 +79,10 @@ struct Set {
      isa::unicornn_backward_sum<T>,                                                                               \
      isa::lem_forward_scratch<T>,    isa::lem_forward_pack<T>,    isa::lem_forward_slice<T>,                      \
      isa::lem_backward_scratch<T>,   isa::lem_backward_pack<T>,   isa::lem_backward_slice<T>,                     \
-     isa::lem_backward_sum<T>}
+     isa::lem_backward_sum<T>,                                                                                     \
+     isa::odernn_forward_scratch<T>,  isa::odernn_forward_pack<T>,  isa::odernn_forward_slice<T>,                 \
+     isa::odernn_backward_scratch<T>, isa::odernn_backward_pack<T>, isa::odernn_backward_slice<T>,                \
+     isa::odernn_backward_sum<T>}
 #define PENDULA_SET(isa, usable) \
     Set{#isa, usable, PENDULA_FUNCTIONS(isa, float), PENDULA_FUNCTIONS(isa, double)}
 
@@ -226,6 +236,24 @@ void run(const pendula_lem_backward& a) {
     f.lem_backward_sum(a, threads < a.batch ? threads : a.batch);
 }
 
+// every stage multiplies by the weights of each derivative; the drive is computed once
+template <typename T>
+void run(const pendula_odernn_forward& a) {
+    functions<T>().odernn_forward_pack(a);
+    share(a.batch, threads_for(a, a.stages * (a.order * a.units + 32) + a.inputs),
+          [&](int64_t begin, int64_t end, int64_t) { functions<T>().odernn_forward_slice(a, begin, end); });
+}
+
+template <typename T>
+void run(const pendula_odernn_backward& a) {
+    const int64_t threads = threads_for(a, a.stages * (2 * a.order * a.units + 32) + 2 * a.inputs);
+    functions<T>().odernn_backward_pack(a);
+    share(a.batch, threads, [&](int64_t begin, int64_t end, int64_t thread) {
+        functions<T>().odernn_backward_slice(a, begin, end, thread);
+    });
+    functions<T>().odernn_backward_sum(a, threads < a.batch ? threads : a.batch);
+}
+
 template <typename Arguments>
 void run_in(const Arguments* a, int64_t bytes) {
     if (bytes == 4)
@@ -277,6 +305,8 @@ int64_t pendula_sizeof(const char* structure) {
     PENDULA_SIZE(pendula_unicornn_backward)
     PENDULA_SIZE(pendula_lem_forward)
     PENDULA_SIZE(pendula_lem_backward)
+    PENDULA_SIZE(pendula_odernn_forward)
+    PENDULA_SIZE(pendula_odernn_backward)
     return 0;
 }
 
@@ -320,10 +350,22 @@ int64_t pendula_lem_backward_scratch(const pendula_lem_backward* a, int64_t byte
     return bytes == 4 ? functions<float>().lem_backward_scratch(*a) : functions<double>().lem_backward_scratch(*a);
 }
 
+int64_t pendula_odernn_forward_scratch(const pendula_odernn_forward* a, int64_t bytes) {
+    return bytes == 4 ? functions<float>().odernn_forward_scratch(*a)
+                      : functions<double>().odernn_forward_scratch(*a);
+}
+
+int64_t pendula_odernn_backward_scratch(const pendula_odernn_backward* a, int64_t bytes) {
+    return bytes == 4 ? functions<float>().odernn_backward_scratch(*a)
+                      : functions<double>().odernn_backward_scratch(*a);
+}
+
 void pendula_cornn_forward_run(const pendula_cornn_forward* a, int64_t bytes) { run_in(a, bytes); }
 void pendula_cornn_backward_run(const pendula_cornn_backward* a, int64_t bytes) { run_in(a, bytes); }
 void pendula_unicornn_forward_run(const pendula_unicornn_forward* a, int64_t bytes) { run_in(a, bytes); }
 void pendula_unicornn_backward_run(const pendula_unicornn_backward* a, int64_t bytes) { run_in(a, bytes); }
 void pendula_lem_forward_run(const pendula_lem_forward* a, int64_t bytes) { run_in(a, bytes); }
 void pendula_lem_backward_run(const pendula_lem_backward* a, int64_t bytes) { run_in(a, bytes); }
+void pendula_odernn_forward_run(const pendula_odernn_forward* a, int64_t bytes) { run_in(a, bytes); }
+void pendula_odernn_backward_run(const pendula_odernn_backward* a, int64_t bytes) { run_in(a, bytes); }
 }

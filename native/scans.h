@@ -130,6 +130,45 @@ typedef struct {
     void *scratch;
 } pendula_lem_backward;
 
+typedef struct {
+    int64_t steps, batch, units, inputs;
+    int64_t order, stages;           /* t and n */
+    int64_t every;
+    int32_t semi_implicit, linear;   /* of one stage, the highest derivative first; inputs on lines between samples */
+    int32_t threads;
+    const void *x;                   /* (T, B, I) */
+    const void *Z0;                  /* (B, t N); linear: (B, (t + 1) N), the last drive at the end, NaN for none */
+    const void *W, *U, *b;           /* (t, N, N), (N, I), (N,) or null */
+    const void *dt, *gamma;          /* (N,), (t, N) */
+    const double *tableau;           /* (n + 1, n): the rows of A, then b */
+    const void *tau;                 /* (T, B) or null */
+    const int64_t *lengths;          /* (B,) or null */
+    void *y;                         /* out (T, B, N), zero in the padding */
+    void *s;                         /* out (T, n, B, N): tanh, for the backward pass; null without one */
+    void *kept;                      /* out (K, B, t N): Z before step every, 2 every, ...; null without a backward pass */
+    void *Z_last;                    /* out, as Z0 */
+    void *scratch;
+} pendula_odernn_forward;
+
+typedef struct {
+    int64_t steps, batch, units, inputs, order, stages;
+    int64_t every;                   /* steps of a chunk, as in the forward scan */
+    int32_t semi_implicit, linear, threads;
+    const void *x;
+    const void *Z0, *W, *U, *dt, *gamma;
+    const double *tableau;
+    const void *tau;
+    const int64_t *lengths;
+    const void *s, *kept;            /* as the forward scan left them */
+    const void *by_y;                /* (T, B, N): cotangents of the outputs, or null */
+    void *by_Z;                      /* in and out, as Z0: cotangents of the state */
+    void *by_x;                      /* out (T, B, I), or null if not wanted */
+    void *by_W, *by_U, *by_b;        /* out, as W, U and (N,) */
+    void *by_dt, *by_gamma;          /* double, added to (threads, N) and (threads, t, N); null if not wanted */
+    void *by_tau;                    /* out (T, B), or null */
+    void *scratch;
+} pendula_odernn_backward;
+
 /* names of the instruction sets compiled in and usable here, best first, separated by spaces */
 PENDULA_API const char *pendula_instruction_sets(void);
 /* 1 if the set of that name is used from now on, 0 if it is not there */
@@ -152,6 +191,8 @@ PENDULA_API int64_t pendula_unicornn_forward_scratch(const pendula_unicornn_forw
 PENDULA_API int64_t pendula_unicornn_backward_scratch(const pendula_unicornn_backward *arguments, int64_t bytes);
 PENDULA_API int64_t pendula_lem_forward_scratch(int64_t bytes, int64_t units, int64_t inputs, int64_t batch);
 PENDULA_API int64_t pendula_lem_backward_scratch(const pendula_lem_backward *arguments, int64_t bytes);
+PENDULA_API int64_t pendula_odernn_forward_scratch(const pendula_odernn_forward *arguments, int64_t bytes);
+PENDULA_API int64_t pendula_odernn_backward_scratch(const pendula_odernn_backward *arguments, int64_t bytes);
 
 /* bytes: 4 for float, 8 for double */
 PENDULA_API void pendula_cornn_forward_run(const pendula_cornn_forward *arguments, int64_t bytes);
@@ -160,6 +201,8 @@ PENDULA_API void pendula_unicornn_forward_run(const pendula_unicornn_forward *ar
 PENDULA_API void pendula_unicornn_backward_run(const pendula_unicornn_backward *arguments, int64_t bytes);
 PENDULA_API void pendula_lem_forward_run(const pendula_lem_forward *arguments, int64_t bytes);
 PENDULA_API void pendula_lem_backward_run(const pendula_lem_backward *arguments, int64_t bytes);
+PENDULA_API void pendula_odernn_forward_run(const pendula_odernn_forward *arguments, int64_t bytes);
+PENDULA_API void pendula_odernn_backward_run(const pendula_odernn_backward *arguments, int64_t bytes);
 
 #ifdef __cplusplus
 }

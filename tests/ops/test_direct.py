@@ -19,7 +19,8 @@ from pendula.ops import direct, native
 from tests import tolerance
 
 pytestmark = pytest.mark.skipif(isinstance(native.load(), str), reason=f"{native.load()}")
-NETWORKS = {"CoRNN": {"learnable": ("dt", "gamma")}, "UnICORNN": {}, "LEM": {}}
+LEARNED = {"learnable": ("dt", "gamma")}
+NETWORKS = {"CoRNN": LEARNED, "UnICORNN": {}, "LEM": {}, "ODERNN": LEARNED}
 EVERY_NETWORK = pytest.mark.parametrize("network", sorted(NETWORKS))
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pendula.ops import cornn, lem, linoss, native, unicornn, unicornn_newton
+from pendula.ops import cornn, lem, linoss, native, odernn, unicornn, unicornn_newton
 from pendula.ops.gpu import product
 from pendula.ops.gpu.product import BFLOAT16, HALF, SPLIT
 from tests.ops.test_scans import arguments
@@ -20,12 +20,14 @@ OPERATORS = {
     "cornn_scan": cornn,
     "lem_scan": lem,
     "linoss_scan": linoss,
+    "odernn_scan": odernn,
     "unicornn_newton": unicornn_newton,
     "unicornn_scan": unicornn,
 }
 """Operator -> its module. Forward ones are checked beside their kernels; Newton's method is for a GPU alone."""
 
 BACKWARD = ["coRNN", "coRNN implicit", "UnICORNN", "UnICORNN checkpoints", "UnICORNN reversed", "LEM"]
+BACKWARD += ["ODERNN", "ODERNN learned", "ODERNN semi-implicit", "ODERNN linear"]
 NEEDS_SCANS = pytest.mark.skipif(bool(native.missing()), reason="there are no compiled scans to check")
 
 
@@ -59,6 +61,11 @@ def backward_of(network: str, *, spans: bool, lengths: bool) -> tuple[Any, tuple
         inputs.pop(6)
         y, _, _, gates, kept = seen
         return torch.ops.pendula.lem_scan_backward.default, (*by, *inputs, y, gates, kept, True, True)
+    if network.startswith("ODERNN"):
+        *inputs, tableau, semi_implicit, linear, _ = given
+        inputs.pop(4)
+        scheme = (tableau, semi_implicit, linear)
+        return torch.ops.pendula.odernn_scan_backward.default, (*by[:2], *inputs, *seen[2:], *scheme, True, True)
     *inputs, memory, every = given
     outputs, y, z, kept = seen
     shown = outputs if memory == unicornn.STORE else outputs.new_empty(0)

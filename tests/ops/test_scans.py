@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import pendula
-from pendula.cells import CoRNNCell, LEMCell, UnICORNNCell
+from pendula.cells import CoRNNCell, LEMCell, ODERNNCell, UnICORNNCell
 from pendula.cells.base import Cell
-from pendula.ops import cornn, lem, native, unicornn
+from pendula.ops import cornn, lem, native, odernn, unicornn
 from tests import tolerance
 from tests.contracts.layer import weigh
 
@@ -38,9 +38,13 @@ NETWORKS: dict[str, tuple[type[Cell], dict[str, Any]]] = {
     "UnICORNN checkpoints": (UnICORNNCell, {"dt": 0.6, "alpha": 1.5, "memory": "checkpoint", "checkpoint_every": 7}),
     "UnICORNN reversed": (UnICORNNCell, {"dt": 0.6, "alpha": 1.5, "memory": "reverse"}),
     "LEM": (LEMCell, {"dt": 0.7}),
+    "ODERNN": (ODERNNCell, {"dt": 0.5}),
+    "ODERNN learned": (ODERNNCell, {"tableau": "ssp33", "order": 3, "dt": 0.4, "learnable": ("dt", "gamma")}),
+    "ODERNN semi-implicit": (ODERNNCell, {"tableau": "semi-implicit", "dt": 0.4, "learnable": ("dt", "gamma")}),
+    "ODERNN linear": (ODERNNCell, {"tableau": "heun", "order": 1, "dt": 0.4, "input": "linear"}),
 }
 EVERY_NETWORK = pytest.mark.parametrize("network", sorted(NETWORKS))
-ONE_OF_EACH = pytest.mark.parametrize("network", ["coRNN", "UnICORNN", "LEM"])
+ONE_OF_EACH = pytest.mark.parametrize("network", ["coRNN", "UnICORNN", "LEM", "ODERNN"])
 INSTRUCTION_SETS = [] if isinstance(native.load(), str) else native.instruction_sets()
 
 
@@ -68,7 +72,8 @@ def made(network: str, inputs: int, units: int, dtype: torch.dtype = torch.float
 
 def case(cell: Cell, steps: int, batch: int, *, spans: bool, lengths: bool) -> dict[str, Any]:
     x = torch.randn(steps, batch, cell.input_size, dtype=torch.float64)
-    state = [0.3 * torch.randn(batch, cell.hidden_size, dtype=torch.float64) for _ in range(2)]
+    widths = [s.shape[1] for s in cell.initial_state(1)]
+    state = [0.3 * torch.randn(batch, width, dtype=torch.float64) for width in widths]
     return {
         "x": x,
         "state": state,
@@ -87,7 +92,7 @@ def everything(cell: Cell, given: dict[str, Any], backend: str) -> dict[str, Any
     }
     if given["timespans"] is not None:
         leaves["timespans"] = given["timespans"].clone().to(like).requires_grad_()
-    state = cell.State(leaves["state0"], leaves["state1"])
+    state = cell.State(*(leaf for name, leaf in leaves.items() if name.startswith("state")))
     outputs, final = pendula.scan(
         cell, leaves["x"], state, lengths=given["lengths"], timespans=leaves.get("timespans"), backend=backend
     )
@@ -118,7 +123,7 @@ def test_numbers_and_gradients_are_those_of_the_reference(
 @pytest.mark.parametrize("steps", [8, 9, 63])
 @pytest.mark.usefixtures("scratch_is_nan")
 def test_chunks_of_time_change_nothing(network: str, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for scan in (cornn, lem):
+    for scan in (cornn, lem, odernn):
         monkeypatch.setattr(scan, "CACHED", 1)
     cell = made(network, 3, 37)
     given = case(cell, steps, 5, spans=True, lengths=True)
@@ -175,7 +180,7 @@ def test_any_shapes_strides_and_lengths_give_the_numbers_of_the_reference(networ
     # the same numbers with other strides: a transposed batch, a sliced feature axis, an expanded state
     wide = torch.randn(batch, steps, inputs + 3, dtype=torch.float64)
     given["x"] = wide.transpose(0, 1)[:, :, 1 : inputs + 1]
-    given["state"] = [s[:1].expand(batch, units) for s in given["state"]]
+    given["state"] = [s[:1].expand(batch, -1) for s in given["state"]]
     reference, fused = everything(cell, given, "reference"), everything(cell, given, "fused")
     for name, expected in reference.items():
         assert_close(fused[name], expected, rtol=1e-10, atol=1e-12)
@@ -214,7 +219,7 @@ def test_threads_change_nothing_beyond_rounding_and_runs_repeat_bit_for_bit(netw
         torch.set_num_threads(1)
     for threads in (2, 3):
         # a sequence's own numbers don't depend on how the batch is shared out; sums over the batch do, by rounding
-        for name in ("outputs", "final0", "final1"):
+        for name in ("outputs", *(name for name in found[1] if name.startswith("final"))):
             assert_close(found[threads][name], found[1][name], **tolerance.EXACT)
         assert_close(found[threads], found[1], **tolerance.FLOAT32)
 
@@ -339,6 +344,10 @@ def arguments(network: str, *, spans: bool, lengths: bool) -> tuple[Any, tuple[A
         W, W_y, V, b, dt = cell.operands()
         b, dt = b.detach().requires_grad_(), dt.expand(5).clone().requires_grad_()
         return torch.ops.pendula.lem_scan.default, (x, *given["state"], W, W_y, V, b, dt, *tail, True)
+    if isinstance(cell, ODERNNCell):
+        W, U, b, dt, gamma, *scheme = cell.operands()
+        dt, gamma = (c.detach().clone().requires_grad_() for c in (dt.expand(5), gamma.unsqueeze(1).expand(-1, 5)))
+        return torch.ops.pendula.odernn_scan.default, (x, *given["state"], W, U, b, dt, gamma, *tail, *scheme, True)
     assert isinstance(cell, UnICORNNCell)
     w, h, alpha, V, b, _, every = cell.operands()
     h = h.detach().requires_grad_()

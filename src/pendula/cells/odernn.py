@@ -15,6 +15,8 @@ from pendula._check import ShapeError, StabilityWarning, known_keys, one_of, pos
 from pendula.cells.base import Cell, Positive, once_per_scan
 from pendula.math.schemes import TABLEAUX, semi_implicit_step, tableau_of
 from pendula.math.stability import linear_part_steps
+from pendula.ops.fused import FusedScan
+from pendula.ops.odernn_scan import ODERNN_SCAN
 
 SEMI_IMPLICIT = "semi-implicit"
 INPUTS = ("hold", "linear")
@@ -70,6 +72,7 @@ class ODERNNCell(Cell):
     State: ClassVar[type[Any]] = ODERNNState
     equation: ClassVar[str] = "y^(t) = tanh(sum_j W_j y^(j) + U u + b) - sum_j gamma_j y^(j), n stages of Runge-Kutta"
     source: ClassVar[str] = "this library's definition, after Niu, Horesh and Chuang 2019, arXiv 1904.12933"
+    fused: ClassVar[FusedScan | None] = ODERNN_SCAN
     dt, gamma = Positive(), Positive()
 
     def __init__(
@@ -179,6 +182,13 @@ class ODERNNCell(Cell):
 
     def output(self, state: tuple[Tensor, ...], drive: Tensor) -> Tensor:
         return state[0][..., : self.hidden_size]
+
+    def operands(self) -> tuple[Any, ...]:
+        # one stage of weight 1, where there is no tableau
+        A, b = (((0.0,),), (1.0,)) if self.scheme is None else (self.scheme.A, self.scheme.b)
+        tableau = [float(a) for row in (*A, b) for a in row]
+        semi_implicit, linear = self.scheme is None, self.input == "linear"
+        return self.W, self.U, self.b, self.dt, self.gamma, tableau, semi_implicit, linear
 
     def order(self) -> tuple[int, int]:
         return (1 if self.scheme is None else self.scheme.depth, self.t)

@@ -86,8 +86,27 @@ class LEMBackward(ctypes.Structure):
     ]
 
 
+class ODERNNForward(ctypes.Structure):
+    _fields_ = [
+        *((name, _COUNT) for name in ("steps", "batch", "units", "inputs", "order", "stages", "every")),
+        *((name, _FLAG) for name in ("semi_implicit", "linear", "threads")),
+        *((name, _POINTER) for name in ("x", "Z0", "W", "U", "b", "dt", "gamma", "tableau", "tau", "lengths")),
+        *((name, _POINTER) for name in ("y", "s", "kept", "Z_last", "scratch")),
+    ]
+
+
+class ODERNNBackward(ctypes.Structure):
+    _fields_ = [
+        *((name, _COUNT) for name in ("steps", "batch", "units", "inputs", "order", "stages", "every")),
+        *((name, _FLAG) for name in ("semi_implicit", "linear", "threads")),
+        *((name, _POINTER) for name in ("x", "Z0", "W", "U", "dt", "gamma", "tableau", "tau", "lengths")),
+        *((name, _POINTER) for name in ("s", "kept", "by_y", "by_Z", "by_x", "by_W", "by_U", "by_b")),
+        *((name, _POINTER) for name in ("by_dt", "by_gamma", "by_tau", "scratch")),
+    ]
+
+
 TYPES = {"lengths": torch.int64}
-TYPES |= dict.fromkeys(("by_dt", "by_gamma", "by_epsilon"), torch.float64)
+TYPES |= dict.fromkeys(("by_dt", "by_gamma", "by_epsilon", "tableau"), torch.float64)
 """Types of the arrays that don't have the type of the numbers."""
 
 ENTRIES: dict[str, tuple[list[Any], Any]] = {
@@ -110,6 +129,10 @@ ENTRIES: dict[str, tuple[list[Any], Any]] = {
     "pendula_lem_backward_scratch": ([ctypes.POINTER(LEMBackward), _COUNT], _COUNT),
     "pendula_lem_forward_run": ([ctypes.POINTER(LEMForward), _COUNT], None),
     "pendula_lem_backward_run": ([ctypes.POINTER(LEMBackward), _COUNT], None),
+    "pendula_odernn_forward_scratch": ([ctypes.POINTER(ODERNNForward), _COUNT], _COUNT),
+    "pendula_odernn_backward_scratch": ([ctypes.POINTER(ODERNNBackward), _COUNT], _COUNT),
+    "pendula_odernn_forward_run": ([ctypes.POINTER(ODERNNForward), _COUNT], None),
+    "pendula_odernn_backward_run": ([ctypes.POINTER(ODERNNBackward), _COUNT], None),
 }
 
 _PROCESS = os.getpid()
