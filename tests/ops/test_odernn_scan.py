@@ -17,13 +17,13 @@ from pendula.math.schemes import TABLEAUX
 from pendula.ops import native, odernn
 from pendula.ops.odernn_scan import ODERNN_SCAN
 from tests import tolerance
-from tests.ops.test_scans import arguments, case, everything, instruction_set, scratch_is_nan
+from tests.ops.test_scans import arguments, case, everything, instruction_set
 
-__all__ = ["instruction_set", "scratch_is_nan"]
+__all__ = ["instruction_set"]
 
 pytestmark = pytest.mark.skipif(isinstance(native.load(), str), reason=f"{native.load()}")
 SCHEMES = [*TABLEAUX, "semi-implicit"]
-# Kutta's 3/8 rule, a scheme of fifth order with an idle stage at its end, and one stage that only b takes
+# Kutta's 3/8 rule, one whose last stage nothing takes, and two stages that don't see one another
 OWN = {
     "3/8": {
         "A": [[0, 0, 0, 0], ["1/3", 0, 0, 0], ["-1/3", 1, 0, 0], [1, -1, 1, 0]],
