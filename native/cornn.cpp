@@ -74,7 +74,7 @@ void cornn_forward_pack(const pendula_cornn_forward& a) {
 
 // How many threads can share the units of a sequence.
 template <typename T>
-int64_t cornn_parts(int64_t units) {
+int64_t parts_of_units(int64_t units) {
     return padded<T>(units) / panel_width<T>();
 }
 
@@ -85,7 +85,7 @@ template <typename T>
 struct Share {
     int64_t from, whole, to;
     Share(int64_t units, const Team& team) {
-        const int64_t panels = cornn_parts<T>(units), width = panel_width<T>();
+        const int64_t panels = parts_of_units<T>(units), width = panel_width<T>();
         from = panels * team.part / team.parts * width;
         whole = panels * (team.part + 1) / team.parts * width;
         to = whole < units ? whole : units;
@@ -449,7 +449,7 @@ void cornn_backward_sum(const pendula_cornn_backward& a, int64_t threads) {
     template bool cornn_narrows<T>();                                                                \
     template int64_t cornn_forward_scratch<T>(int64_t, int64_t, int64_t);                            \
     template void cornn_forward_pack<T>(const pendula_cornn_forward&);                               \
-    template int64_t cornn_parts<T>(int64_t);                                                \
+    template int64_t parts_of_units<T>(int64_t);                                                \
     template void cornn_forward_slice<T>(const pendula_cornn_forward&, int64_t, int64_t, const Team&); \
     template int64_t cornn_backward_scratch<T>(const pendula_cornn_backward&);                       \
     template void cornn_backward_pack<T>(const pendula_cornn_backward&);                             \

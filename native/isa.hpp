@@ -14,7 +14,7 @@ void cornn_forward_pack(const pendula_cornn_forward& a);
 template <typename T>
 void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t end, const Team& team);
 template <typename T>
-int64_t cornn_parts(int64_t units);
+int64_t parts_of_units(int64_t units);
 template <typename T>
 int64_t cornn_backward_scratch(const pendula_cornn_backward& a);
 template <typename T>

@@ -29,11 +29,11 @@ using namespace pendula;
 
 template <typename T>
 struct Functions {
+    int64_t (*parts_of_units)(int64_t);
     bool (*cornn_narrows)();
     int64_t (*cornn_forward_scratch)(int64_t, int64_t, int64_t);
     void (*cornn_forward_pack)(const pendula_cornn_forward&);
     void (*cornn_forward_slice)(const pendula_cornn_forward&, int64_t, int64_t, const Team&);
-    int64_t (*cornn_parts)(int64_t);
     int64_t (*cornn_backward_scratch)(const pendula_cornn_backward&);
     void (*cornn_backward_pack)(const pendula_cornn_backward&);
     void (*cornn_backward_slice)(const pendula_cornn_backward&, int64_t, int64_t, int64_t, const Team&);
@@ -68,21 +68,24 @@ struct Set {
     Functions<double> full;
 };
 
-#define PENDULA_FUNCTIONS(isa, T)                                                                                 \
-    {isa::cornn_narrows<T>,                                                                                       \
-     isa::cornn_forward_scratch<T>,  isa::cornn_forward_pack<T>,  isa::cornn_forward_slice<T>,                    \
-     isa::cornn_parts<T>,                                                                                 \
-     isa::cornn_backward_scratch<T>, isa::cornn_backward_pack<T>, isa::cornn_backward_slice<T>,                   \
-     isa::cornn_backward_sum<T>,                                                                                  \
-     isa::unicornn_forward_scratch<T>,  isa::unicornn_forward_pack<T>,  isa::unicornn_forward_slice<T>,             \
-     isa::unicornn_backward_scratch<T>, isa::unicornn_backward_pack<T>, isa::unicornn_backward_slice<T>,            \
-     isa::unicornn_backward_sum<T>,                                                                               \
-     isa::lem_forward_scratch<T>,    isa::lem_forward_pack<T>,    isa::lem_forward_slice<T>,                      \
-     isa::lem_backward_scratch<T>,   isa::lem_backward_pack<T>,   isa::lem_backward_slice<T>,                     \
-     isa::lem_backward_sum<T>,                                                                                     \
-     isa::odernn_forward_scratch<T>,  isa::odernn_forward_pack<T>,  isa::odernn_forward_slice<T>,                 \
-     isa::odernn_backward_scratch<T>, isa::odernn_backward_pack<T>, isa::odernn_backward_slice<T>,                \
-     isa::odernn_backward_sum<T>}
+#define PENDULA_FUNCTIONS(isa, T)                                                               \
+    {isa::parts_of_units<T>,                                                                    \
+     isa::cornn_narrows<T>, isa::cornn_forward_scratch<T>,                                      \
+     isa::cornn_forward_pack<T>, isa::cornn_forward_slice<T>,                                   \
+     isa::cornn_backward_scratch<T>, isa::cornn_backward_pack<T>,                               \
+     isa::cornn_backward_slice<T>, isa::cornn_backward_sum<T>,                                  \
+     isa::unicornn_forward_scratch<T>, isa::unicornn_forward_pack<T>,                           \
+     isa::unicornn_forward_slice<T>,                                                            \
+     isa::unicornn_backward_scratch<T>, isa::unicornn_backward_pack<T>,                         \
+     isa::unicornn_backward_slice<T>, isa::unicornn_backward_sum<T>,                            \
+     isa::lem_forward_scratch<T>, isa::lem_forward_pack<T>,                                     \
+     isa::lem_forward_slice<T>,                                                                 \
+     isa::lem_backward_scratch<T>, isa::lem_backward_pack<T>,                                   \
+     isa::lem_backward_slice<T>, isa::lem_backward_sum<T>,                                      \
+     isa::odernn_forward_scratch<T>, isa::odernn_forward_pack<T>,                               \
+     isa::odernn_forward_slice<T>,                                                              \
+     isa::odernn_backward_scratch<T>, isa::odernn_backward_pack<T>,                             \
+     isa::odernn_backward_slice<T>, isa::odernn_backward_sum<T>}
 #define PENDULA_SET(isa, usable) \
     Set{#isa, usable, PENDULA_FUNCTIONS(isa, float), PENDULA_FUNCTIONS(isa, double)}
 
@@ -156,7 +159,7 @@ template <typename T>
 void run(const pendula_cornn_forward& a) {
     const Functions<T>& f = functions<T>();
     if (!a.packed) f.cornn_forward_pack(a);
-    const int64_t threads = threads_for(a, 2 * a.units + a.inputs), panels = f.cornn_parts(a.units);
+    const int64_t threads = threads_for(a, 2 * a.units + a.inputs), panels = f.parts_of_units(a.units);
     const int64_t parts = threads < panels ? threads : panels;
     // fewer sequences than threads share out the units instead
     if (a.batch < parts)
@@ -167,7 +170,7 @@ void run(const pendula_cornn_forward& a) {
 template <typename T>
 void run(const pendula_cornn_backward& a) {
     const Functions<T>& f = functions<T>();
-    const int64_t threads = threads_for(a, 6 * a.units + a.inputs), panels = f.cornn_parts(a.units);
+    const int64_t threads = threads_for(a, 6 * a.units + a.inputs), panels = f.parts_of_units(a.units);
     const int64_t parts = threads < panels ? threads : panels;
     f.cornn_backward_pack(a);
     if (a.batch < parts && !a.by_tau) {
@@ -184,7 +187,7 @@ template <typename T>
 void run(const pendula_unicornn_forward& a) {
     const Functions<T>& f = functions<T>();
     const int64_t threads = threads_for(a, a.inputs);
-    const int64_t panels = f.cornn_parts(a.units), parts = threads < panels ? threads : panels;
+    const int64_t panels = f.parts_of_units(a.units), parts = threads < panels ? threads : panels;
     f.unicornn_forward_pack(a);
     if (a.batch < parts) {
         // fewer sequences than threads: they share the units instead
@@ -198,7 +201,7 @@ void run(const pendula_unicornn_forward& a) {
 template <typename T>
 void run(const pendula_unicornn_backward& a) {
     const Functions<T>& f = functions<T>();
-    const int64_t threads = threads_for(a, 3 * a.inputs), panels = f.cornn_parts(a.units);
+    const int64_t threads = threads_for(a, 3 * a.inputs), panels = f.parts_of_units(a.units);
     const int64_t parts = threads < panels ? threads : panels;
     f.unicornn_backward_pack(a);
     if (a.batch < parts) {
@@ -218,7 +221,7 @@ void run(const pendula_unicornn_backward& a) {
 template <typename T>
 void run(const pendula_lem_forward& a) {
     const Functions<T>& f = functions<T>();
-    const int64_t threads = threads_for(a, 4 * (a.units + a.inputs)), panels = f.cornn_parts(a.units);
+    const int64_t threads = threads_for(a, 4 * (a.units + a.inputs)), panels = f.parts_of_units(a.units);
     const int64_t parts = threads < panels ? threads : panels;
     f.lem_forward_pack(a);
     if (a.batch < parts)

@@ -1,4 +1,4 @@
-"""What the tests of the kernels in Triton share."""
+"""What the tests of the scans share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from pendula.ops import native
 from tests.ops.on_triton import DEVICE, kernels
+from tests.ops.scan_cases import INSTRUCTION_SETS
 
 
 @pytest.fixture
@@ -25,3 +27,10 @@ def scratch_is_nan() -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(params=INSTRUCTION_SETS)
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
+    native.use_instruction_set(request.param)
+    yield request.param
+    native.use_instruction_set(INSTRUCTION_SETS[0])

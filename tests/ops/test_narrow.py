@@ -18,7 +18,7 @@ from pendula.cells.base import Cell
 from pendula.cells.lem import LEMState
 from pendula.ops import native
 from tests import tolerance
-from tests.ops.test_scans import SIZES, case, everything
+from tests.ops.scan_cases import SIZES, case, everything
 from tests.ops.test_triton import rounded as in_float
 
 NARROWS = not native.missing() and native.narrows()

@@ -17,9 +17,7 @@ from pendula.math.schemes import TABLEAUX
 from pendula.ops import native, odernn
 from pendula.ops.odernn_scan import ODERNN_SCAN
 from tests import tolerance
-from tests.ops.test_scans import arguments, case, everything, instruction_set
-
-__all__ = ["instruction_set"]
+from tests.ops.scan_cases import arguments, case, everything
 
 pytestmark = pytest.mark.skipif(isinstance(native.load(), str), reason=f"{native.load()}")
 SCHEMES = [*TABLEAUX, "semi-implicit"]

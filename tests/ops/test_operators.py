@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from pendula.ops import cornn, lem, linoss, native, odernn, unicornn, unicornn_newton
 from pendula.ops.gpu import product
 from pendula.ops.gpu.product import BFLOAT16, HALF, SPLIT
-from tests.ops.test_scans import arguments
+from tests.ops.scan_cases import arguments
 from tests.ops.test_triton import on_fake_gpu
 
 OPERATORS = {

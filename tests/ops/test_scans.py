@@ -1,14 +1,8 @@
-"""The compiled scans against the reference scan: every output and gradient, odd sizes, strides, threads, compilers."""
+"""The compiled scans against the reference scan: every output and gradient, odd sizes, strides, compilers."""
 
 from __future__ import annotations
 
 import itertools
-import os
-import signal
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 import torch
@@ -17,89 +11,23 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import pendula
-from pendula.cells import CoRNNCell, LEMCell, ODERNNCell, UnICORNNCell
-from pendula.cells.base import Cell
+from pendula.cells import LEMCell
 from pendula.ops import cornn, lem, native, odernn, unicornn
 from tests import tolerance
 from tests.contracts.layer import weigh
+from tests.ops.scan_cases import (
+    EVERY_NETWORK,
+    INSTRUCTION_SETS,
+    NETWORKS,
+    ONE_OF_EACH,
+    SIZES,
+    arguments,
+    case,
+    everything,
+    made,
+)
 
 pytestmark = pytest.mark.skipif(isinstance(native.load(), str), reason=f"{native.load()}")
-
-SIZES = [(1, 1, 1, 1), (2, 3, 37, 5), (63, 37, 3, 1), (63, 7, 64, 9), (70, 5, 130, 2), (19, 8, 33, 70)]
-"""T, B, N, I: odd ones, whole panels and beyond, more than one chunk, inputs that make panels too."""
-NETWORKS: dict[str, tuple[type[Cell], dict[str, Any]]] = {
-    "coRNN": (CoRNNCell, {"dt": 0.1, "gamma": 1.5, "epsilon": 2.0}),
-    "coRNN implicit": (CoRNNCell, {"dt": 0.1, "gamma": 1.5, "epsilon": 2.0, "variant": "implicit"}),
-    "coRNN learned": (
-        CoRNNCell,
-        {"dt": 0.1, "gamma": 1.5, "epsilon": 2.0, "learnable": ("dt", "gamma", "epsilon")},
-    ),
-    "UnICORNN": (UnICORNNCell, {"dt": 0.6, "alpha": 1.5}),
-    "UnICORNN checkpoints": (UnICORNNCell, {"dt": 0.6, "alpha": 1.5, "memory": "checkpoint", "checkpoint_every": 7}),
-    "UnICORNN reversed": (UnICORNNCell, {"dt": 0.6, "alpha": 1.5, "memory": "reverse"}),
-    "LEM": (LEMCell, {"dt": 0.7}),
-    "ODERNN": (ODERNNCell, {"dt": 0.5}),
-    "ODERNN learned": (ODERNNCell, {"tableau": "ssp33", "order": 3, "dt": 0.4, "learnable": ("dt", "gamma")}),
-    "ODERNN semi-implicit": (ODERNNCell, {"tableau": "semi-implicit", "dt": 0.4, "learnable": ("dt", "gamma")}),
-    "ODERNN linear": (ODERNNCell, {"tableau": "heun", "order": 1, "dt": 0.4, "input": "linear"}),
-}
-EVERY_NETWORK = pytest.mark.parametrize("network", sorted(NETWORKS))
-ONE_OF_EACH = pytest.mark.parametrize("network", ["coRNN", "UnICORNN", "LEM", "ODERNN"])
-INSTRUCTION_SETS = [] if isinstance(native.load(), str) else native.instruction_sets()
-
-
-@pytest.fixture(params=INSTRUCTION_SETS)
-def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
-    native.use_instruction_set(request.param)
-    yield request.param
-    native.use_instruction_set(INSTRUCTION_SETS[0])
-
-
-@pytest.fixture
-def scratch_is_nan() -> Iterator[None]:
-    """PyTorch fills what it does not initialise with NaN."""
-    torch.use_deterministic_algorithms(True)
-    assert bool(torch.empty(3).isnan().all())
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-def made(network: str, inputs: int, units: int, dtype: torch.dtype = torch.float64) -> Cell:
-    kind, physics = NETWORKS[network]
-    build: Any = kind
-    return build(inputs, units, dtype=dtype, **physics)
-
-
-def case(cell: Cell, steps: int, batch: int, *, spans: bool, lengths: bool) -> dict[str, Any]:
-    x = torch.randn(steps, batch, cell.input_size, dtype=torch.float64)
-    widths = [s.shape[1] for s in cell.initial_state(1)]
-    state = [0.3 * torch.randn(batch, width, dtype=torch.float64) for width in widths]
-    return {
-        "x": x,
-        "state": state,
-        "timespans": torch.rand(steps, batch, dtype=torch.float64) + 0.5 if spans else None,
-        "lengths": torch.randint(1, steps + 1, (batch,)) if lengths else None,
-    }
-
-
-def everything(cell: Cell, given: dict[str, Any], backend: str) -> dict[str, Any]:
-    """Outputs, final states and every gradient, with another cotangent on every number."""
-    cell.zero_grad()
-    like = next(cell.parameters())
-    leaves = {
-        "x": given["x"].detach().clone().to(like).requires_grad_(),
-        **{f"state{i}": s.detach().clone().to(like).requires_grad_() for i, s in enumerate(given["state"])},
-    }
-    if given["timespans"] is not None:
-        leaves["timespans"] = given["timespans"].clone().to(like).requires_grad_()
-    state = cell.State(*(leaf for name, leaf in leaves.items() if name.startswith("state")))
-    outputs, final = pendula.scan(
-        cell, leaves["x"], state, lengths=given["lengths"], timespans=leaves.get("timespans"), backend=backend
-    )
-    weigh(outputs, *final).backward()
-    found = {"outputs": outputs.detach(), **{f"final{i}": f.detach() for i, f in enumerate(final)}}
-    found |= {f"by {name}": leaf.grad for name, leaf in leaves.items()}
-    return found | {f"by {name}": p.grad for name, p in cell.named_parameters()}
 
 
 @EVERY_NETWORK
@@ -186,44 +114,6 @@ def test_any_shapes_strides_and_lengths_give_the_numbers_of_the_reference(networ
         assert_close(fused[name], expected, rtol=1e-10, atol=1e-12)
 
 
-@ONE_OF_EACH
-def test_for_little_work_no_thread_is_started(network: str) -> None:
-    cell = made(network, 5, 37, torch.float32)
-    given = case(cell, 40, 11, spans=False, lengths=False)
-    alone = everything(cell, given, "fused")
-    try:
-        torch.set_num_threads(3)
-        shared = everything(cell, given, "fused")
-        native.start_threads_for(1 << 40)
-        found = everything(cell, given, "fused")
-    finally:
-        native.start_threads_for(1)
-        torch.set_num_threads(1)
-    assert_close(found, alone, **tolerance.EXACT)
-    # the gradients of the weights are sums over threads
-    assert any(not torch.equal(shared[name], alone[name]) for name in alone)
-
-
-@EVERY_NETWORK
-def test_threads_change_nothing_beyond_rounding_and_runs_repeat_bit_for_bit(network: str) -> None:
-    cell = made(network, 5, 37, torch.float32)
-    given = case(cell, 40, 11, spans=False, lengths=True)
-    found = {}
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            found[threads] = everything(cell, given, "fused")
-            again = everything(cell, given, "fused")
-            assert_close(again, found[threads], **tolerance.EXACT)
-    finally:
-        torch.set_num_threads(1)
-    for threads in (2, 3):
-        # a sequence's own numbers don't depend on how the batch is shared out; sums over the batch do, by rounding
-        for name in ("outputs", *(name for name in found[1] if name.startswith("final"))):
-            assert_close(found[threads][name], found[1][name], **tolerance.EXACT)
-        assert_close(found[threads], found[1], **tolerance.FLOAT32)
-
-
 @EVERY_NETWORK
 def test_one_sequence_alone_has_the_bits_that_it_has_in_a_batch(network: str) -> None:
     cell = made(network, 3, 37, torch.float32)
@@ -232,138 +122,6 @@ def test_one_sequence_alone_has_the_bits_that_it_has_in_a_batch(network: str) ->
     for b in range(9):
         alone, _ = pendula.scan(cell, x[:, b : b + 1], backend="fused")
         assert_close(alone[:, 0], together[:, b], **tolerance.EXACT)
-
-
-@pytest.fixture(params=["of PyTorch", "of a call"])
-def three_threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    torch.set_num_threads(3)
-    native.stay_off_openmp(request.param == "of a call")
-    yield
-    native.stay_off_openmp(False)
-    torch.set_num_threads(1)
-
-
-@ONE_OF_EACH
-def test_threads_share_the_units_of_few_sequences(network: str, three_threads: None) -> None:
-    cell = made(network, 3, 200, torch.float32)
-    x = torch.randn(20, 2, 3)
-    shared, _ = pendula.scan(cell, x, backend="fused")
-    torch.set_num_threads(1)
-    alone, _ = pendula.scan(cell, x, backend="fused")
-    assert_close(shared, alone, **tolerance.EXACT)
-
-
-@pytest.mark.parametrize("network", ["coRNN", "coRNN implicit", "coRNN learned"])
-@pytest.mark.parametrize("inputs", [3, 40])
-@pytest.mark.usefixtures("scratch_is_nan")
-def test_gradients_of_few_sequences_are_the_same_bits_from_a_team(
-    network: str, inputs: int, three_threads: None
-) -> None:
-    cell = made(network, inputs, 200, torch.float32)
-    # more than one chunk of steps
-    given = case(cell, 700, 2, spans=False, lengths=True)
-    shared = everything(cell, given, "fused")
-    torch.set_num_threads(1)
-    assert_close(shared, everything(cell, given, "fused"), **tolerance.EXACT)
-
-
-@ONE_OF_EACH
-def test_calls_at_the_same_time_have_threads_of_their_own(network: str, three_threads: None) -> None:
-    cell = made(network, 3, 37, torch.float32)
-    inputs = [torch.randn(50, 9, 3) for _ in range(8)]
-    expected = [pendula.scan(cell, x, backend="fused")[0] for x in inputs]
-    with ThreadPoolExecutor(4) as callers, torch.no_grad():
-        for _ in range(5):
-            found = list(callers.map(lambda x: pendula.scan(cell, x, backend="fused")[0], inputs))
-            assert_close(found, expected, **tolerance.EXACT)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_a_forked_process_has_threads_too(three_threads: None) -> None:
-    cell = made("coRNN", 3, 37, torch.float32)
-    x = torch.randn(50, 9, 3)
-    expected, _ = pendula.scan(cell, x, backend="fused")
-    child = os.fork()
-    if not child:
-        try:
-            found, _ = pendula.scan(cell, x, backend="fused")
-            os._exit(0 if torch.equal(found, expected) else 1)
-        finally:
-            os._exit(2)
-    deadline = time.monotonic() + 60
-    while not (ended := os.waitpid(child, os.WNOHANG))[0]:
-        if time.monotonic() > deadline:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            pytest.fail("the child waits for a thread that it has not")
-        time.sleep(0.01)
-    assert ended[1] == 0
-
-
-@EVERY_NETWORK
-@pytest.mark.parametrize(("spans", "lengths"), [(False, False), (True, True)])
-@pytest.mark.parametrize("units", [8, 200])
-@pytest.mark.parametrize("inputs", [3, 20, 70])
-@pytest.mark.usefixtures("scratch_is_nan")
-def test_fewer_sequences_than_threads_give_the_numbers_of_the_reference(
-    network: str, inputs: int, units: int, spans: bool, lengths: bool, three_threads: None
-) -> None:
-    cell = made(network, inputs, units)
-    given = case(cell, 150, 2, spans=spans, lengths=lengths)
-    reference = everything(cell, given, "reference")
-    found, again = (everything(cell, given, "fused") for _ in range(2))
-    assert_close(again, found, **tolerance.EXACT)
-    for name, expected in reference.items():
-        error = float((found[name] - expected).abs().max())
-        assert error <= 1e-12 * max(1.0, float(expected.abs().max())), (name, error)
-
-
-def arguments(network: str, *, spans: bool, lengths: bool) -> tuple[Any, tuple[Any, ...]]:
-    """The operator of a network and what it is called with."""
-    cell = made(network, 3, 5)
-    given = case(cell, 7, 4, spans=spans, lengths=lengths)
-    x = given["x"].requires_grad_()
-    tail = (given["timespans"], given["lengths"])
-    if isinstance(cell, CoRNNCell):
-        W, W_z, V, b, dt, gamma, epsilon, implicit = cell.operands()
-        constants = [c.detach().expand(5).clone().requires_grad_() for c in (dt, gamma, epsilon)]
-        return torch.ops.pendula.cornn_scan.default, (
-            x,
-            *given["state"],
-            W,
-            W_z,
-            V,
-            b,
-            *constants,
-            *tail,
-            implicit,
-            True,
-        )
-    if isinstance(cell, LEMCell):
-        W, W_y, V, b, dt = cell.operands()
-        b, dt = b.detach().requires_grad_(), dt.expand(5).clone().requires_grad_()
-        return torch.ops.pendula.lem_scan.default, (x, *given["state"], W, W_y, V, b, dt, *tail, True)
-    if isinstance(cell, ODERNNCell):
-        W, U, b, dt, gamma, *scheme = cell.operands()
-        dt, gamma = (c.detach().clone().requires_grad_() for c in (dt.expand(5), gamma.unsqueeze(1).expand(-1, 5)))
-        return torch.ops.pendula.odernn_scan.default, (x, *given["state"], W, U, b, dt, gamma, *tail, *scheme, True)
-    assert isinstance(cell, UnICORNNCell)
-    w, h, alpha, V, b, _, every = cell.operands()
-    h = h.detach().requires_grad_()
-    mode = {"store": 0, "checkpoint": 1, "reverse": 2}[cell.memory]
-    return torch.ops.pendula.unicornn_scan.default, (
-        x,
-        *given["state"],
-        w,
-        h,
-        alpha.expand(5).clone(),
-        V,
-        b,
-        *tail,
-        mode,
-        every,
-    )
 
 
 @EVERY_NETWORK

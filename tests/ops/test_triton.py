@@ -25,7 +25,7 @@ from pendula.ops.gpu import device, product
 from pendula.ops.gpu.product import HALF, SPLIT, Tiling
 from tests import tolerance
 from tests.ops.on_triton import DEVICE, NEEDS_KERNELS, everything
-from tests.ops.test_scans import NETWORKS, arguments, case, made
+from tests.ops.scan_cases import NETWORKS, arguments, case, made
 
 TRITON = {
     "CoRNN": ("coRNN", "coRNN implicit", "coRNN learned"),

@@ -22,7 +22,7 @@ from pendula.ops.gpu import device
 from pendula.ops.lem_scan import LEM_SCAN
 from tests import tolerance
 from tests.ops.on_triton import DEVICE, NEEDS_KERNELS, everything
-from tests.ops.test_scans import arguments, case
+from tests.ops.scan_cases import arguments, case
 from tests.ops.test_triton import both, errors, on_fake_gpu, rounded
 
 SIZES = [(1, 1, 1, 1), (7, 18, 37, 5), (3, 2, 48, 1)]

@@ -27,7 +27,7 @@ from tests import tolerance
 from tests.contracts.layer import weigh
 from tests.nets.test_newton import HARD, SETTINGS, driven, off
 from tests.ops.on_triton import DEVICE, NEEDS_KERNELS, everything, kernels
-from tests.ops.test_scans import case
+from tests.ops.scan_cases import case
 from tests.ops.test_triton import both, errors, on_fake_gpu, rounded
 
 
