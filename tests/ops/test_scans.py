@@ -156,11 +156,12 @@ def test_a_layer_compiles_whole_and_once_for_all_lengths(network: str) -> None:
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(lambda x: layer(x)[0], backend=counter, fullgraph=True, dynamic=True)
     counts = []
-    for steps in (5, 9, 17):
+    # the last two beyond one chunk, and beyond two
+    for steps in (5, 9, 600, 1100):
         x = torch.randn(steps, 4, 3)
         assert_close(compiled(x), layer(x)[0], **tolerance.FLOAT32)
         counts.append(counter.frame_count)
-    assert counts == counts[:1] * 3
+    assert counts == counts[:1] * 4
 
 
 @pytest.mark.parametrize("network", NETWORKS)

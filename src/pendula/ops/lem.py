@@ -27,8 +27,11 @@ def chunk_of(batch: int, units: int) -> int:
 
 
 def kept_of(x: Tensor, units: int) -> int:
-    """How many z the backward pass is given: on a GPU all, here the one before each chunk but the first."""
-    return x.shape[0] if x.is_cuda else (x.shape[0] - 1) // chunk_of(x.shape[1], units)
+    """How many z the backward pass is given: on a GPU all, here the one before each chunk but the first.
+
+    And two that nobody reads: to `torch.compile` sizes of 0 and 1 would be other programs.
+    """
+    return x.shape[0] if x.is_cuda else 2 + (x.shape[0] - 1) // chunk_of(x.shape[1], units)
 
 
 def _forward(
@@ -58,6 +61,7 @@ def _forward(
     every = chunk_of(batch, units)
     gates = native.fresh(x, steps, batch, 4 * units) if keep else x.new_empty(0)
     kept = x.new_empty(kept_of(x, units) if keep else 0, batch, units)
+    kept[-2:] = 0
     scratch = x.new_empty(native.library().pendula_lem_forward_scratch(dtype.itemsize, units, inputs, batch))
     arguments = native.structure(
         native.LEMForward,

@@ -29,8 +29,11 @@ def chunk_of(batch: int, units: int, stages: int) -> int:
 
 
 def kept_of(x: Tensor, units: int, stages: int) -> int:
-    """How many states the backward pass is given: the one before each chunk but the first."""
-    return (x.shape[0] - 1) // chunk_of(x.shape[1], units, stages)
+    """How many states the backward pass is given: the one before each chunk but the first.
+
+    And two that nobody reads: to `torch.compile` sizes of 0 and 1 would be other programs.
+    """
+    return 2 + (x.shape[0] - 1) // chunk_of(x.shape[1], units, stages)
 
 
 def _forward(
@@ -61,6 +64,7 @@ def _forward(
     y, Z_last = native.fresh(x, steps, batch, units), torch.empty_like(Z0)
     s = native.fresh(x, steps, stages, batch, units) if keep else x.new_empty(0)
     kept = x.new_empty(kept_of(x, units, stages) if keep else 0, batch, order * units)
+    kept[-2:] = 0
     arguments = native.structure(
         native.ODERNNForward,
         dtype,
