@@ -19,16 +19,10 @@ struct Row {
     int64_t in_pairs() const { return 2 * room + inputs; }
     int64_t stride() const { return in_pairs() + (narrow ? room + pairs(inputs) : 0); }
     int64_t stacked() const { return 2 * units + inputs; }
-    int64_t stacked_pairs() const { return 2 * pairs(units) + pairs(inputs); }
+    int64_t stacked_lines() const { return 2 * lines<T>(narrow, units) + lines<T>(narrow, inputs); }
 };
 
 }  // namespace
-
-// sums over all steps and sequences are kept in double: float would lose digits
-template <typename T>
-inline void add(double* line, int64_t column, int64_t units, Vec<T> v) {
-    for (int64_t i = 0; i < Vector<T>::size && column + i < units; ++i) line[column + i] += static_cast<double>(v[i]);
-}
 
 // z after a step of length h, from y, z before it and s = tanh of the force
 template <typename T>
@@ -53,20 +47,10 @@ void cornn_forward_pack(const pendula_cornn_forward& a) {
     const Row<T> row(N, I, a.narrow != 0);
     T* packed = static_cast<T*>(a.scratch);
     // column n of the packed matrix is row n of W, W_z and V
-    const struct {
-        const void* matrix;
-        int64_t row, pair, count;
-    } parts[3] = {{a.W, 0, 0, N}, {a.W_z, N, pairs(N), N}, {a.V, 2 * N, 2 * pairs(N), I}};
-    for (const auto& part : parts) {
-        const T* const from = static_cast<const T*>(part.matrix);
-        if constexpr (NARROWS<T>) {
-            if (row.narrow) {
-                pack_paired(packed, panel_width<T>(), row.stacked_pairs(), part.pair, from, part.count, N, 1, part.count);
-                continue;
-            }
-        }
-        pack(packed, row.stacked(), part.row, from, part.count, N, 1, part.count);
-    }
+    const int64_t units = lines<T>(row.narrow, N), stacked = row.stacked_lines();
+    pack_either(row.narrow, packed, stacked, 0, static_cast<const T*>(a.W), N, N, 1, N);
+    pack_either(row.narrow, packed, stacked, units, static_cast<const T*>(a.W_z), N, N, 1, N);
+    pack_either(row.narrow, packed, stacked, 2 * units, static_cast<const T*>(a.V), I, N, 1, I);
     T* constants = packed + row.room * row.stacked();
     const void* from[4] = {a.b, a.dt, a.gamma, a.epsilon};
     for (int i = 0; i < 4; ++i) widen(constants + i * row.room, from[i], N, row.room);
@@ -77,23 +61,6 @@ template <typename T>
 int64_t parts_of_units(int64_t units) {
     return padded<T>(units) / panel_width<T>();
 }
-
-namespace {
-
-// Columns of whole panels that a thread of a team has: `from` to `whole`, units up to `to`.
-template <typename T>
-struct Share {
-    int64_t from, whole, to;
-    Share(int64_t units, const Team& team) {
-        const int64_t panels = parts_of_units<T>(units), width = panel_width<T>();
-        from = panels * team.part / team.parts * width;
-        whole = panels * (team.part + 1) / team.parts * width;
-        to = whole < units ? whole : units;
-    }
-    int64_t count() const { return to > from ? to - from : 0; }
-};
-
-}  // namespace
 
 // Sequences begin to end - 1. A team of threads has the same ones, and each of its parts some panels of units.
 template <typename T>
@@ -108,16 +75,14 @@ void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t 
     T* now = static_cast<T*>(a.scratch) + row.room * row.stacked() + 4 * row.room + 2 * begin * stride;
     T* next = now + rows * stride;
     const bool leads = team.part == 0;
-    const Share<T> own(N, team);
+    const Share<T> own(N, team.part, team.parts);
     const bool narrow = row.narrow;
     const int64_t in_pairs = row.in_pairs();
     const auto take = [&](T* lines, int64_t t) {
         for (int64_t r = 0; leads && t < a.steps && r < rows; ++r) {
             const T* const x = static_cast<const T*>(a.x) + (t * B + begin + r) * I;
             T* const line = lines + r * stride;
-            if constexpr (NARROWS<T>) {
-                if (narrow) copy_paired(line + in_pairs + row.room, x, I);
-            }
+            pair_up(narrow, line + in_pairs + row.room, x, I);
             copy(line + 2 * row.room, x, I);
         }
     };
@@ -125,9 +90,7 @@ void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t 
         T* const line = now + r * stride;
         widen(line, static_cast<const T*>(a.y0) + (begin + r) * N, N, row.room);
         widen(line + row.room, static_cast<const T*>(a.z0) + (begin + r) * N, N, row.room);
-        if constexpr (NARROWS<T>) {
-            if (narrow) copy_paired(line + in_pairs, line, 2 * row.room);
-        }
+        pair_up(narrow, line + in_pairs, line, 2 * row.room);
     }
     take(now, 0);
     team.meet();
@@ -169,10 +132,10 @@ void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t 
             };
         };
         if (narrow)
-            product<T, NARROWS<T>>(now, stride, rows, in_pairs_too, 3, packed, row.stacked_pairs(), own.from, own.to,
+            product<T, NARROWS<T>>(now, stride, rows, in_pairs_too, 3, packed, row.stacked_lines(), own.from, own.to,
                                    update(std::true_type{}));
         else
-            product<T>(now, stride, rows, stretches, 3, packed, row.stacked(), own.from, own.to,
+            product<T>(now, stride, rows, stretches, 3, packed, row.stacked_lines(), own.from, own.to,
                        update(std::false_type{}));
         T* const swapped = now;
         now = next;
@@ -232,16 +195,9 @@ void cornn_backward_pack(const pendula_cornn_backward& a) {
     const int64_t N = a.units, room = plan.room;
     T* to = static_cast<T*>(a.scratch);
     const void* matrices[2] = {a.W, a.W_z};
-    for (int i = 0; i < 2; ++i) {
-        const T* const matrix = static_cast<const T*>(matrices[i]);
-        if constexpr (NARROWS<T>) {
-            if (plan.narrow) {
-                pack_paired(to + i * room * N, panel_width<T>(), pairs(N), 0, matrix, N, N, N, 1);
-                continue;
-            }
-        }
-        pack(to + i * room * N, N, 0, matrix, N, N, N, 1);
-    }
+    for (int i = 0; i < 2; ++i)
+        pack_either(plan.narrow, to + i * room * N, lines<T>(plan.narrow, N), 0, static_cast<const T*>(matrices[i]), N,
+                    N, N, 1);
     T* const v = to + 2 * room * N;
     if (plan.wide())
         pack(v, N, 0, static_cast<const T*>(a.V), N, a.inputs, a.inputs, 1);
@@ -291,7 +247,7 @@ void cornn_backward_slice(const pendula_cornn_backward& a, int64_t begin, int64_
     const FlushDenormals guard;
     constexpr int64_t L = Vector<T>::size;
     const Backward<T> plan(a);
-    const Share<T> own(a.units, team);
+    const Share<T> own(a.units, team.part, team.parts);
     const bool leads = team.part == 0;
     const int64_t N = a.units, I = a.inputs, B = a.batch, rows = end - begin, room = plan.room, taken = plan.taken;
     const T* const packed = static_cast<const T*>(a.scratch);
@@ -313,7 +269,7 @@ void cornn_backward_slice(const pendula_cornn_backward& a, int64_t begin, int64_
     double* const by_gamma = a.by_dt ? static_cast<double*>(a.by_gamma) + thread * N : nullptr;
     double* const by_epsilon = a.by_dt ? static_cast<double*>(a.by_epsilon) + thread * N : nullptr;
     const bool implicit = a.implicit != 0, sums = a.by_dt || a.by_tau;
-    const Stretch drive[1] = {{2 * room, N}}, in_pairs[1] = {{3 * room, pairs(N)}}, adjoint[1] = {{0, N}};
+    const Stretch drive[1] = {{(narrow ? 3 : 2) * room, lines<T>(narrow, N)}}, adjoint[1] = {{0, N}};
     for (int64_t first = (a.steps - 1) / plan.every * plan.every; first >= 0; first -= plan.every) {
         const int64_t last = first + plan.every < a.steps ? first + plan.every : a.steps;
         cornn_operands<T>(a, plan, took, dt, first, last, begin, rows, own);
@@ -350,18 +306,16 @@ void cornn_backward_slice(const pendula_cornn_backward& a, int64_t begin, int64_
                         const Vec<T> damped = implicit ? z : load_up_to(z_old, c, N);
                         const Vec<T> by_h = gy * z + q * (s - g * y - e * damped);
                         if (by_dt) {
-                            add<T>(by_dt, c, N, by_h * scale);
-                            add<T>(by_gamma, c, N, -h * q * y);
-                            add<T>(by_epsilon, c, N, -h * q * damped);
+                            add_to<T>(by_dt, c, N, by_h * scale);
+                            add_to<T>(by_gamma, c, N, -h * q * y);
+                            add_to<T>(by_epsilon, c, N, -h * q * damped);
                         }
                         by_scale += by_h * d;
                     }
                     store(by_y + c, gy - h * g * q);
                     store(by_z + c, implicit ? q : q - h * e * q);
                     store(by_a + c, by_drive);
-                    if constexpr (NARROWS<T>) {
-                        if (narrow) store_paired(by_a + room + c / 2, by_drive);
-                    }
+                    pair_up<T>(narrow, by_a + room + c / 2, by_drive);
                     store(sum_b + c, load(sum_b + c) + by_drive);
                     store_up_to(p_line, c, N, by_drive);
                 }
@@ -372,14 +326,11 @@ void cornn_backward_slice(const pendula_cornn_backward& a, int64_t begin, int64_
             team.meet();
             for (int64_t half = 0; half < 2; ++half) {
                 const T* const matrix = packed + half * room * N;
-                const auto add_to = [&](int64_t r, int64_t column, Vec<T> sum) {
+                const auto take_in = [&](int64_t r, int64_t column, Vec<T> sum) {
                     T* const line = work + r * stride + half * room + column;
                     store(line, load(line) + sum);
                 };
-                if (narrow)
-                    product<T, NARROWS<T>>(work, stride, rows, in_pairs, 1, matrix, pairs(N), own.from, own.to, add_to);
-                else
-                    product<T>(work, stride, rows, drive, 1, matrix, N, own.from, own.to, add_to);
+                product_either(narrow, work, stride, rows, drive, 1, matrix, drive[0].count, own.from, own.to, take_in);
             }
             team.meet();
         }
@@ -392,7 +343,7 @@ void cornn_backward_slice(const pendula_cornn_backward& a, int64_t begin, int64_
             if (plan.wide()) {
                 if (by_x)
                     product<T>(p_rows, N, rows, adjoint, 1, packed_v, N, I,
-                               [&](int64_t r, int64_t column, Vec<T> sum) { store_up_to(by_x + r * I, column, I, sum); });
+                               [&](int64_t r, int64_t c, Vec<T> sum) { store_up_to(by_x + r * I, c, I, sum); });
                 continue;
             }
             for (int64_t r = 0; r < rows; ++r)

@@ -38,12 +38,6 @@ inline Vec<T> sigmoid(Vec<T> a) {
     return (a < 0 ? all<T>(1) : e + 1) / (e + 2);
 }
 
-// sums over all steps and sequences are kept in double: float would lose digits
-template <typename T>
-inline void add_to(double* line, int64_t column, int64_t units, Vec<T> v) {
-    for (int64_t i = 0; i < Vector<T>::size && column + i < units; ++i) line[column + i] += static_cast<double>(v[i]);
-}
-
 }  // namespace
 
 template <typename T>
@@ -82,8 +76,8 @@ void lem_forward_slice(const pendula_lem_forward& a, int64_t begin, int64_t end,
     const T *const b = packed + 4 * row.block(), *const dt = b + 4 * room;
     T* const work = static_cast<T*>(a.scratch) + 4 * row.block() + 5 * room + begin * stride;
     const bool leads = team.part == 0;
-    const int64_t panels = room / panel_width<T>(), from = panels * team.part / team.parts * panel_width<T>();
-    const int64_t whole = panels * (team.part + 1) / team.parts * panel_width<T>(), to = whole < N ? whole : N;
+    const Share<T> share(N, team.part, team.parts);
+    const int64_t from = share.from, to = share.to;
     const auto take = [&](int64_t t) {
         for (int64_t r = 0; leads && t < a.steps && r < rows; ++r) {
             const T* const x = static_cast<const T*>(a.x) + (t * B + begin + r) * I;

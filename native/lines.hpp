@@ -31,8 +31,8 @@ inline Vec<T> load_up_to(const T* line, int64_t column, int64_t units) {
     return column < units ? load_part(line + column, static_cast<int>(units - column)) : Vec<T>{};
 }
 
-// Processors foresee a walk upwards in memory, not one down in time: a backward pass asks for what it will read that many
-// numbers from now.
+// Processors foresee a walk upwards in memory, not one down in time: a backward pass asks for what it will read that
+// many numbers from now.
 constexpr int64_t AHEAD = 1 << 11;
 
 // How far back that is, of steps of `step` numbers, of which `own` are read.
@@ -44,6 +44,12 @@ inline int64_t ahead_of(int64_t t, int64_t step, int64_t own) {
 template <typename T>
 inline void expect(const T* place) {
     __builtin_prefetch(place);
+}
+
+// Sums over all steps and sequences are kept in double: float would lose digits.
+template <typename T>
+inline void add_to(double* line, int64_t column, int64_t units, Vec<T> v) {
+    for (int64_t i = 0; i < Vector<T>::size && column + i < units; ++i) line[column + i] += static_cast<double>(v[i]);
 }
 
 template <typename T>

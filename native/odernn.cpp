@@ -64,12 +64,6 @@ class Scheme {
     std::vector<T> weights_, when_;
 };
 
-// sums over all steps and sequences are kept in double: float would lose digits
-template <typename T>
-inline void add_up(double* line, int64_t column, int64_t units, Vec<T> v) {
-    for (int64_t i = 0; i < Vector<T>::size && column + i < units; ++i) line[column + i] += static_cast<double>(v[i]);
-}
-
 // How the scratch of the forward pass is laid out, in elements.
 template <typename T>
 struct Forward {
@@ -413,7 +407,7 @@ void odernn_backward_slice(const pendula_odernn_backward& a, int64_t begin, int6
                                     const Vec<T> z = load_up_to(P + m * N, c, N);
                                     if (!semi_implicit) by_h += q * z;
                                     force -= of_gamma * z;
-                                    if (by_dt) add_up<T>(by_gamma + m * N, c, N, -by_f * z);
+                                    if (by_dt) add_to<T>(by_gamma + m * N, c, N, -by_f * z);
                                 }
                                 q = m + 1 < order ? q_of(m) : top_q;
                             }
@@ -424,7 +418,7 @@ void odernn_backward_slice(const pendula_odernn_backward& a, int64_t begin, int6
                                     above = load_up_to(P + m * N, c, N) + h * above;
                                     by_h += load(g + (m - 1) * room) * above;
                                 }
-                                if (by_dt) add_up<T>(by_dt, c, N, by_h * scale);
+                                if (by_dt) add_to<T>(by_dt, c, N, by_h * scale);
                                 by_scale += by_h * d;
                             }
                             store(p_line + c, by_a);

@@ -21,6 +21,19 @@ constexpr int64_t padded(int64_t columns) {
     return (columns + panel_width<T>() - 1) / panel_width<T>() * panel_width<T>();
 }
 
+// The columns that one of several threads has: `from` to `whole` in whole panels, of which those up to `to` are units.
+template <typename T>
+struct Share {
+    int64_t from, whole, to;
+    Share(int64_t units, int64_t part, int64_t parts) {
+        const int64_t width = panel_width<T>(), panels = padded<T>(units) / width;
+        from = panels * part / parts * width;
+        whole = panels * (part + 1) / parts * width;
+        to = whole < units ? whole : units;
+    }
+    int64_t count() const { return to > from ? to - from : 0; }
+};
+
 // A stretch of a row, and how long it is: a row of operands is made of a few of these.
 struct Stretch {
     int64_t offset, count;

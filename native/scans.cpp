@@ -133,7 +133,8 @@ std::atomic<int64_t> worth_a_thread{1 << 21};
 // As many threads as have enough to do in a scan with so many products per unit; tanh and the update count as 32.
 template <typename Arguments>
 int64_t threads_for(const Arguments& a, int64_t products) {
-    const double operations = 2.0 * static_cast<double>(a.steps * a.batch * a.units) * static_cast<double>(products + 32);
+    const double of_a_product = 2.0 * static_cast<double>(a.steps * a.batch * a.units);
+    const double operations = of_a_product * static_cast<double>(products + 32);
     const double most = operations / static_cast<double>(worth_a_thread.load()) + 1;
     return most < static_cast<double>(a.threads) ? static_cast<int64_t>(most) : a.threads;
 }
@@ -195,7 +196,8 @@ void run(const pendula_unicornn_forward& a) {
               [&](int64_t part, int64_t, int64_t) { f.unicornn_forward_slice(a, 0, a.batch, part, parts); });
         return;
     }
-    share(a.batch, threads, [&](int64_t begin, int64_t end, int64_t) { f.unicornn_forward_slice(a, begin, end, 0, 1); });
+    share(a.batch, threads,
+          [&](int64_t begin, int64_t end, int64_t) { f.unicornn_forward_slice(a, begin, end, 0, 1); });
 }
 
 template <typename T>

@@ -28,7 +28,7 @@ typedef struct {
     const int64_t *lengths;          /* (B,) or null */
     void *y;                         /* out (T, B, N), zero in the padding */
     void *s;                         /* out (T, B, N): tanh, for the backward pass; null without one */
-    void *kept;                      /* out (K, B, N): z before step every, 2 every, ...; null without a backward pass */
+    void *kept;                      /* out (K, B, N): z before step every, 2 every, ...; null: no backward pass */
     void *y_last, *z_last;           /* out (B, N) */
     void *scratch;
     int64_t every;
@@ -105,7 +105,7 @@ typedef struct {
     const int64_t *lengths;          /* (B,) or null */
     void *y;                         /* out (T, B, N), zero in the padding */
     void *gates;                     /* out (T, B, 4 N): s_1, s_2, both tanh, for the backward pass; null without one */
-    void *kept;                      /* out (K, B, N): z before step every, 2 every, ...; null without a backward pass */
+    void *kept;                      /* out (K, B, N): z before step every, 2 every, ...; null: no backward pass */
     void *y_last, *z_last;           /* out (B, N) */
     void *scratch;
     int32_t narrow;                  /* operands of products are rounded to bfloat16: float, where pendula_narrows */
@@ -145,7 +145,7 @@ typedef struct {
     const int64_t *lengths;          /* (B,) or null */
     void *y;                         /* out (T, B, N), zero in the padding */
     void *s;                         /* out (T, n, B, N): tanh, for the backward pass; null without one */
-    void *kept;                      /* out (K, B, t N): Z before step every, 2 every, ...; null without a backward pass */
+    void *kept;                      /* out (K, B, t N): Z before step every, 2 every, ...; null: no backward pass */
     void *Z_last;                    /* out, as Z0 */
     void *scratch;
 } pendula_odernn_forward;

@@ -73,11 +73,12 @@ void unicornn_forward_pack(const pendula_unicornn_forward& a) {
 
 // Sequences begin to end - 1, and of these the units of some panels: no unit sees another one of its layer.
 template <typename T>
-void unicornn_forward_slice(const pendula_unicornn_forward& a, int64_t begin, int64_t end, int64_t part, int64_t parts) {
+void unicornn_forward_slice(const pendula_unicornn_forward& a, int64_t begin, int64_t end, int64_t part,
+                            int64_t parts) {
     const FlushDenormals guard;
-    const int64_t N = a.units, I = a.inputs, B = a.batch, room = padded<T>(N), panels = room / panel_width<T>();
-    const int64_t from = panels * part / parts * panel_width<T>();
-    const int64_t whole = panels * (part + 1) / parts * panel_width<T>(), to = whole < N ? whole : N;
+    const int64_t N = a.units, I = a.inputs, B = a.batch, room = padded<T>(N);
+    const Share<T> share(N, part, parts);
+    const int64_t from = share.from, whole = share.whole, to = share.to;
     const Constants<T> constants(a.scratch, N, I);
     const bool narrow = rounds<T>(a);
     const int64_t wide = lines<T>(narrow, I), together = rows_at_once(FORWARD_AT_ONCE, N, end - begin);
@@ -207,8 +208,8 @@ void unicornn_backward_slice(const pendula_unicornn_backward& a, int64_t begin, 
     const int64_t at_once = plan.steps * plan.together;
     T *const p_pairs = p + at_once * N, *const tau_sums = own_p + at_once * (plan.step() - (plan.wide() ? I : 0) - 1);
     T* const took = tau_sums + at_once;
-    const int64_t panels = room / panel_width<T>(), from = panels * team.part / team.parts * panel_width<T>();
-    const int64_t whole = panels * (team.part + 1) / team.parts * panel_width<T>(), to = whole < N ? whole : N;
+    const Share<T> share(N, team.part, team.parts);
+    const int64_t from = share.from, whole = share.whole, to = share.to;
     for (int64_t i = 0; i < plan.sums(); ++i) sum_V[i] = T(0);
     const int64_t wide = lines<T>(narrow, I), own = lines<T>(narrow, N);
     const Stretch taken[1] = {{0, wide}}, adjoint[1] = {{0, own}};
