@@ -246,6 +246,16 @@ def test_contestants_take_turns_and_slow_ones_fewer(monkeypatch: pytest.MonkeyPa
     assert timing.interleave(calls, 1, seconds=0.01)["a"].calls > 1
 
 
+def test_the_threads_of_one_contestant_sleep_before_the_next_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(timing.time, "sleep", seen.append)
+    with timing.conditions(1):
+        timing.interleave(
+            {name: (lambda name=name: seen.append(name)) for name in "ab"}, 1, threads={"a": 2}, seconds=0
+        )
+    assert seen == [timing.AWAKE, "a", timing.AWAKE, "b"] * 2
+
+
 @pytest.mark.parametrize("flush", [True, False])
 def test_conditions_are_put_back_even_after_an_error(flush: bool) -> None:
     threads = torch.get_num_threads()

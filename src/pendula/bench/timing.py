@@ -17,6 +17,8 @@ from pendula._check import positive_int
 
 SECONDS = 0.1
 """A call that is shorter is repeated, within one repetition, until it takes about this long."""
+AWAKE = 0.05
+"""Seconds after which OpenMP's threads are asleep: until then they look out for work, at the cost of who comes next."""
 SLOW, FEW = 2.0, 3
 """A contestant that takes more seconds than this takes part in so many repetitions at most."""
 
@@ -132,6 +134,7 @@ def interleave(
 
 
 def _time(call: Callable[[], Any], count: int) -> tuple[float, float]:
+    time.sleep(AWAKE)
     cpu, wall = time.process_time(), time.perf_counter()
     for _ in range(count):
         call()
