@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -247,13 +248,15 @@ def test_contestants_take_turns_and_slow_ones_fewer(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_threads_of_one_contestant_sleep_before_the_next_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Any] = []
-    monkeypatch.setattr(timing.time, "sleep", seen.append)
+    # a clock that each look at it moves on by a tenth of the time
+    clock = itertools.count()
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock) * timing.AWAKE / 10)
+    seen: list[int] = []
     with timing.conditions(1):
-        timing.interleave(
-            {name: (lambda name=name: seen.append(name)) for name in "ab"}, 1, threads={"a": 2}, seconds=0
-        )
-    assert seen == [timing.AWAKE, "a", timing.AWAKE, "b"] * 2
+        timing.interleave({name: lambda: seen.append(next(clock)) for name in "ab"}, 1, threads={"a": 2}, seconds=0)
+    waits = [later - sooner for sooner, later in itertools.pairwise(seen)]
+    assert len(waits) == 3
+    assert min(waits) >= 10
 
 
 @pytest.mark.parametrize("flush", [True, False])
