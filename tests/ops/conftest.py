@@ -9,7 +9,6 @@ import torch
 
 from pendula.ops import native
 from tests.ops.on_triton import DEVICE, kernels
-from tests.ops.scan_cases import INSTRUCTION_SETS
 
 
 @pytest.fixture
@@ -29,8 +28,15 @@ def scratch_is_nan() -> Iterator[None]:
         torch.use_deterministic_algorithms(False)
 
 
-@pytest.fixture(params=INSTRUCTION_SETS)
+@pytest.fixture
 def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
     native.use_instruction_set(request.param)
     yield request.param
-    native.use_instruction_set(INSTRUCTION_SETS[0])
+    native.use_instruction_set(native.instruction_sets()[0])
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    # not when this file is read: `--library` has not been heeded then
+    if "instruction_set" in metafunc.fixturenames:
+        found = [] if native.missing() else native.instruction_sets()
+        metafunc.parametrize("instruction_set", found, indirect=True)

@@ -10,7 +10,6 @@ import torch
 import pendula
 from pendula.cells import CoRNNCell, LEMCell, ODERNNCell, UnICORNNCell
 from pendula.cells.base import Cell
-from pendula.ops import native
 from tests.contracts.layer import weigh
 
 SIZES = [(1, 1, 1, 1), (2, 3, 37, 5), (63, 37, 3, 1), (63, 7, 64, 9), (70, 5, 130, 2), (19, 8, 33, 70)]
@@ -33,7 +32,6 @@ NETWORKS: dict[str, tuple[type[Cell], dict[str, Any]]] = {
 }
 EVERY_NETWORK = pytest.mark.parametrize("network", sorted(NETWORKS))
 ONE_OF_EACH = pytest.mark.parametrize("network", ["coRNN", "UnICORNN", "LEM", "ODERNN"])
-INSTRUCTION_SETS = [] if isinstance(native.load(), str) else native.instruction_sets()
 
 
 def made(network: str, inputs: int, units: int, dtype: torch.dtype = torch.float64) -> Cell:

@@ -17,7 +17,6 @@ from tests import tolerance
 from tests.contracts.layer import weigh
 from tests.ops.scan_cases import (
     EVERY_NETWORK,
-    INSTRUCTION_SETS,
     NETWORKS,
     ONE_OF_EACH,
     SIZES,
@@ -87,7 +86,7 @@ def test_single_precision_is_as_close_to_double_as_the_reference(network: str, i
 def test_under_autocast_nothing_is_narrow_but_the_input(network: str, instruction_set: str) -> None:
     if native.narrows():
         # with this set products are: test_narrow.py
-        native.use_instruction_set(INSTRUCTION_SETS[-1])
+        native.use_instruction_set(native.instruction_sets()[-1])
     cell = made(network, 3, 5, torch.float32)
     x = torch.randn(20, 4, 3)
     expected = pendula.scan(cell, x.bfloat16().float(), backend="fused")
