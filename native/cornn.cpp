@@ -98,6 +98,7 @@ void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t 
     const Stretch in_pairs_too[3] = {
         {in_pairs, pairs(N)}, {in_pairs + row.room / 2, pairs(N)}, {in_pairs + row.room, pairs(I)}};
     const bool implicit = a.implicit != 0;
+    const bool past = go_past_caches<T>(a.steps * B, N, a.y, a.s);
     for (int64_t t = 0; t < a.steps; ++t) {
         take(next, t + 1);
         const int64_t first = (t * B + begin) * N;
@@ -127,8 +128,8 @@ void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t 
                     store_paired(line, y_new);
                     store_paired(line + row.room / 2, z_new);
                 }
-                store_up_to(y_out + r * N, column, N, shown);
-                if (s_out) store_up_to(s_out + r * N, column, N, s);
+                put_up_to(past, y_out + r * N, column, N, shown);
+                if (s_out) put_up_to(past, s_out + r * N, column, N, s);
             };
         };
         if (narrow)
@@ -142,6 +143,7 @@ void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t 
         next = swapped;
         team.meet();
     }
+    settle();
     for (int64_t r = 0; leads && r < rows; ++r) {
         copy(static_cast<T*>(a.y_last) + (begin + r) * N, now + r * stride, N);
         copy(static_cast<T*>(a.z_last) + (begin + r) * N, now + r * stride + row.room, N);

@@ -92,6 +92,7 @@ void lem_forward_slice(const pendula_lem_forward& a, int64_t begin, int64_t end,
         pair_up(narrow, work + r * stride + in_pairs, work + r * stride, 2 * room);
     }
     team.meet();
+    const bool past = go_past_caches<T>(a.steps * B, N, a.y, a.gates);
     for (int64_t t = 0; t < a.steps; ++t) {
         const int64_t first = t * B + begin;
         take(t + 1);
@@ -112,7 +113,7 @@ void lem_forward_slice(const pendula_lem_forward& a, int64_t begin, int64_t end,
         T* const gates = a.gates ? static_cast<T*>(a.gates) + first * 4 * N : nullptr;
         const T* const tau = a.tau ? static_cast<const T*>(a.tau) + first : nullptr;
         const auto keep = [&](int64_t r, int64_t k, int64_t column, Vec<T> v) {
-            if (gates) store_up_to(gates + (4 * r + k) * N, column, N, v);
+            if (gates) put_up_to(past, gates + (4 * r + k) * N, column, N, v);
         };
         const auto runs = [&](int64_t r) { return !a.lengths || t < a.lengths[begin + r]; };
         // beyond the last unit dt is zero, so both states are zero and stay so
@@ -145,11 +146,12 @@ void lem_forward_slice(const pendula_lem_forward& a, int64_t begin, int64_t end,
                 store(line, shown);
                 pair_up<T>(narrow, work + r * stride + in_pairs + column / 2, shown);
             }
-            store_up_to(y_out + r * N, column, N, shown);
+            put_up_to(past, y_out + r * N, column, N, shown);
             keep(r, 3, column, q);
         });
         team.meet();
     }
+    settle();
     for (int64_t r = 0; leads && r < rows; ++r) {
         copy(static_cast<T*>(a.y_last) + (begin + r) * N, work + r * stride, N);
         copy(static_cast<T*>(a.z_last) + (begin + r) * N, work + r * stride + room, N);

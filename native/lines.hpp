@@ -31,6 +31,39 @@ inline Vec<T> load_up_to(const T* line, int64_t column, int64_t units) {
     return column < units ? load_part(line + column, static_cast<int>(units - column)) : Vec<T>{};
 }
 
+// Whether lines of results go past the caches, which would read each line of memory before it is written, and lose for it
+// what the next step needs: where all of them take many bytes, and vectors are whole lines of memory.
+template <typename T>
+inline bool go_past_caches(int64_t count, int64_t units, const void* results, const void* more = nullptr) {
+    constexpr int64_t many = 1 << 22;
+    constexpr uintptr_t line = 64;
+    return PENDULA_VECTOR_BYTES == line && units % Vector<T>::size == 0 &&
+           (reinterpret_cast<uintptr_t>(results) | reinterpret_cast<uintptr_t>(more)) % line == 0 &&
+           count * units * static_cast<int64_t>(sizeof(T)) >= many;
+}
+
+template <typename T>
+inline void put_up_to(bool past, T* line, int64_t column, int64_t units, Vec<T> v) {
+#if defined(__AVX512F__)
+    if (past) {
+        if (column >= units) return;
+        if constexpr (sizeof(T) == sizeof(float))
+            return _mm512_stream_ps(line + column, v);
+        else
+            return _mm512_stream_pd(line + column, v);
+    }
+#endif
+    (void)past;
+    store_up_to(line, column, units, v);
+}
+
+// What went past the caches is there for each thread that comes later.
+inline void settle() {
+#if defined(__AVX512F__)
+    _mm_sfence();
+#endif
+}
+
 // Processors foresee a walk upwards in memory, not one down in time: a backward pass asks for what it will read that
 // many numbers from now.
 constexpr int64_t AHEAD = 1 << 11;

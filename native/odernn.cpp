@@ -136,6 +136,7 @@ void odernn_forward_slice(const pendula_odernn_forward& a, int64_t begin, int64_
     // where the point lies that a step starts from, and the one that it leads to: with more than one stage the last one
     // no longer reads the first point
     int64_t now = 0;
+    const bool past = go_past_caches<T>(a.steps * B, N, a.y, a.s);
     for (int64_t t = 0; t < a.steps; ++t) {
         const int64_t next = stages > 1 ? 0 : point - now, at_once = together<T>(stride);
         const auto place = [&](int64_t i) { return i ? i * point : now; };
@@ -172,7 +173,7 @@ void odernn_forward_slice(const pendula_odernn_forward& a, int64_t begin, int64_
                         drive = before + scheme.when(i) * (drive - before);
                     }
                     const Vec<T> s = tanh<T>(sum + drive);
-                    if (s_out) store_up_to(s_out + r * N, column, N, s);
+                    if (s_out) put_up_to(past, s_out + r * N, column, N, s);
                     Vec<T> f = s;
                     for (int64_t m = 0; m < order; ++m) f -= load(gamma + m * room + column) * load(P + m * room);
                     const bool runs = !a.lengths || t < a.lengths[begin + first + r];
@@ -181,7 +182,7 @@ void odernn_forward_slice(const pendula_odernn_forward& a, int64_t begin, int64_
                         if (!runs) {
                             for (int64_t m = 0; m < order && to != now; ++m)
                                 store(line + to + m * room, load(Z + m * room));
-                            store_up_to(y, column, N, Vec<T>{});
+                            put_up_to(past, y, column, N, Vec<T>{});
                             return;
                         }
                         if (linear) store(line + plan.before(), load(line + plan.drive()));
@@ -204,7 +205,7 @@ void odernn_forward_slice(const pendula_odernn_forward& a, int64_t begin, int64_
                             store(line + to + m * room, load(Z + m * room) + h * slope);
                         }
                     }
-                    if (last) store_up_to(static_cast<T*>(a.y) + (at + r) * N, column, N, load(line + to));
+                    if (last) put_up_to(past, static_cast<T*>(a.y) + (at + r) * N, column, N, load(line + to));
                 };
                 product<T>(lines + place(i), stride, count, on_point.data(), static_cast<int>(order), packed,
                            plan.stacked(), N, update);
@@ -212,6 +213,7 @@ void odernn_forward_slice(const pendula_odernn_forward& a, int64_t begin, int64_
         }
         now = next;
     }
+    settle();
     for (int64_t r = 0; r < rows; ++r) {
         T* const Z = static_cast<T*>(a.Z_last) + (begin + r) * state;
         for (int64_t m = 0; m < order; ++m) copy(Z + m * N, work + r * stride + now + m * room, N);

@@ -1,6 +1,8 @@
 // Rows times a packed matrix: the one product of all recurrent scans.
 #pragma once
 
+#include <utility>
+
 #include "narrow.hpp"
 #include "simd.hpp"
 
@@ -39,18 +41,83 @@ struct Stretch {
     int64_t offset, count;
 };
 
+// Stretches that follow upon each other as one: each costs the sums a way to memory and back.
+constexpr int STRETCHES = 4;
+
+struct Joined {
+    Stretch stretches[STRETCHES];
+    int count = 0;
+    Joined(const Stretch* given, int number) {
+        for (int i = 0; i < number; ++i) {
+            if (count && stretches[count - 1].offset + stretches[count - 1].count == given[i].offset)
+                stretches[count - 1].count += given[i].count;
+            else
+                stretches[count++] = given[i];
+        }
+    }
+};
+
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define PENDULA_TRANSPOSES 1
+// In each pair of lanes that are S apart: the first of both vectors, or the second.
+template <typename T, int S, int... I>
+inline void exchange(Vec<T>& a, Vec<T>& b, std::integer_sequence<int, I...>) {
+    constexpr int L = Vector<T>::size;
+    const Vec<T> firsts = __builtin_shufflevector(a, b, (I & S ? L + I - S : I)...);
+    b = __builtin_shufflevector(a, b, (I & S ? L + I : I + S)...);
+    a = firsts;
+}
+
+template <typename T, int S = 1>
+inline void transpose(Vec<T>* square) {
+    constexpr int L = Vector<T>::size;
+    for (int i = 0; i < L; ++i)
+        if (!(i & S)) exchange<T, S>(square[i], square[i + S], std::make_integer_sequence<int, L>{});
+    if constexpr (2 * S < L) transpose<T, 2 * S>(square);
+}
+#endif
+#endif
+
+// line[k * width + c] = from[k + c * across] for k < rows and c < columns, as far as whole squares go; the rows done.
+template <typename T>
+inline int64_t transposed(T* line, int64_t width, const T* from, int64_t rows, int64_t columns, int64_t across) {
+    int64_t k = 0;
+#if PENDULA_TRANSPOSES
+    constexpr int L = Vector<T>::size;
+    for (; columns == width && k + L <= rows; k += L)
+        for (int64_t c = 0; c < width; c += L) {
+            Vec<T> square[L];
+            for (int i = 0; i < L; ++i) square[i] = load(from + k + (c + i) * across);
+            transpose<T>(square);
+            for (int i = 0; i < L; ++i) store(line + (k + i) * width + c, square[i]);
+        }
+#else
+    (void)line, (void)width, (void)from, (void)rows, (void)columns, (void)across;
+#endif
+    return k;
+}
+
 // Packs rows of `from` (element (k, c) at from[k * down + c * across]) into panels: panel by panel, row by row, the
 // columns of a panel side by side, zero beyond the last column. `row` counts the packed rows of all matrices stacked.
 template <typename T>
 void pack(T* to, int64_t stacked_rows, int64_t row, const T* from, int64_t rows, int64_t columns, int64_t down,
           int64_t across) {
     const int64_t width = panel_width<T>();
-    for (int64_t first = 0; first < padded<T>(columns); first += width)
-        for (int64_t k = 0; k < rows; ++k) {
-            T* line = to + first * stacked_rows + (row + k) * width;
+    for (int64_t first = 0; first < padded<T>(columns); first += width) {
+        const int64_t whole = columns - first < width ? columns - first : width;
+        T* const panel = to + first * stacked_rows + row * width;
+        const int64_t done = down == 1 ? transposed(panel, width, from + first * across, rows, whole, across) : 0;
+        for (int64_t k = done; k < rows; ++k) {
+            T* line = panel + k * width;
+            if (across == 1 && whole == width) {
+                std::memcpy(line, from + k * down + first, sizeof(T) * static_cast<std::size_t>(width));
+                continue;
+            }
             for (int64_t c = 0; c < width; ++c)
                 line[c] = first + c < columns ? from[k * down + (first + c) * across] : T(0);
         }
+    }
 }
 
 // The same in pairs where that is asked for: `stacked` and `row` then count pairs.
@@ -161,15 +228,18 @@ template <typename T, bool NARROW = false, typename Then>
 inline void product(const T* rows, int64_t stride, int64_t row_count, const Stretch* stretches, int count,
                     const T* packed, int64_t stacked_rows, int64_t from, int64_t to, const Then& then) {
     Vec<T> sums[ROWS * PANEL];
+    const Joined joined(stretches, count);
     for (int64_t column = from; column < to; column += panel_width<T>()) {
         const T* panel = packed + column * stacked_rows;
         const int vectors = to - column > panel_width<T>() / 2 ? PANEL : PANEL / 2;
         for (int64_t row = 0; row < row_count; row += ROWS) {
             const int taken = row + ROWS <= row_count ? ROWS : static_cast<int>(row_count - row);
             if (vectors == PANEL)
-                block_of<T, PANEL, NARROW>(taken, sums, rows + row * stride, stride, stretches, count, panel);
+                block_of<T, PANEL, NARROW>(taken, sums, rows + row * stride, stride, joined.stretches, joined.count,
+                                            panel);
             else
-                block_of<T, PANEL / 2, NARROW>(taken, sums, rows + row * stride, stride, stretches, count, panel);
+                block_of<T, PANEL / 2, NARROW>(taken, sums, rows + row * stride, stride, joined.stretches, joined.count,
+                                            panel);
             for (int r = 0; r < taken; ++r)
                 for (int j = 0; j < vectors; ++j)
                     then(row + r, column + j * Vector<T>::size, sums[r * vectors + j]);

@@ -53,17 +53,55 @@ inline void store(T* to, Vec<T> v) {
     *reinterpret_cast<typename Vector<T>::unaligned*>(to) = v;
 }
 
-// the first `count` lanes; the others are zero, and are not touched in memory
+#if defined(__AVX__) && !defined(__AVX512F__)
+// a mask of the first `count` lanes
+template <typename T>
+inline __m256i first(int count) {
+    const typename Vector<T>::bits lanes = [] {
+        typename Vector<T>::bits counted = {};
+        for (int i = 0; i < Vector<T>::size; ++i) counted[i] = i;
+        return counted;
+    }();
+    return (__m256i)(lanes < count);
+}
+#endif
+
+// The first `count` lanes; the others are zero, and are not touched in memory. By a mask where there are masks: a call of
+// memcpy would have the compiler put aside all vectors of a loop.
 template <typename T>
 inline Vec<T> load_part(const T* from, int count) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == sizeof(float))
+        return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), from);
+    else
+        return _mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1), from);
+#elif defined(__AVX__)
+    if constexpr (sizeof(T) == sizeof(float))
+        return _mm256_maskload_ps(from, first<T>(count));
+    else
+        return _mm256_maskload_pd(from, first<T>(count));
+#else
     Vec<T> v = {};
     std::memcpy(&v, from, sizeof(T) * static_cast<std::size_t>(count));
     return v;
+#endif
 }
 
 template <typename T>
 inline void store_part(T* to, Vec<T> v, int count) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == sizeof(float))
+        _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), v);
+    else
+        _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << count) - 1), v);
+#elif defined(__AVX__)
+    if constexpr (sizeof(T) == sizeof(float))
+        _mm256_maskstore_ps(to, first<T>(count), v);
+    else
+        _mm256_maskstore_pd(to, first<T>(count), v);
+#else
     std::memcpy(to, &v, sizeof(T) * static_cast<std::size_t>(count));
+#endif
 }
 
 template <typename T>

@@ -83,6 +83,7 @@ void unicornn_forward_slice(const pendula_unicornn_forward& a, int64_t begin, in
     const bool narrow = rounds<T>(a);
     const int64_t wide = lines<T>(narrow, I), together = rows_at_once(FORWARD_AT_ONCE, N, end - begin);
     const Stretch taken[1] = {{0, wide}};
+    const bool past = go_past_caches<T>(a.steps * B, N, a.outputs, a.s);
     T* const lines_from = static_cast<T*>(a.scratch) + Constants<T>::size(N, I);
     for (int64_t first = begin; first < end; first += together) {
         const int64_t rows = first + together < end ? together : end - first;
@@ -118,8 +119,8 @@ void unicornn_forward_slice(const pendula_unicornn_forward& a, int64_t begin, in
                 }
                 store(z_line, z_new);
                 store(y_line, y_new);
-                store_up_to(shown_lines + r * N, column, N, shown);
-                if (s_lines) store_up_to(s_lines + r * N, column, N, s);
+                put_up_to(past, shown_lines + r * N, column, N, shown);
+                if (s_lines) put_up_to(past, s_lines + r * N, column, N, s);
             };
             const T* const x = operands(narrow, in_pairs, static_cast<const T*>(a.x) + (t * B + first) * I, rows, I);
             product_either(narrow, x, wide, rows, taken, 1, constants.V, wide, from, to, step);
@@ -130,6 +131,7 @@ void unicornn_forward_slice(const pendula_unicornn_forward& a, int64_t begin, in
             copy(static_cast<T*>(a.z) + at, z_lines + r * room + from, to - from);
         }
     }
+    settle();
 }
 
 namespace {

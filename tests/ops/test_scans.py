@@ -123,6 +123,26 @@ def test_one_sequence_alone_has_the_bits_that_it_has_in_a_batch(network: str) ->
         assert_close(alone[:, 0], together[:, b], **tolerance.EXACT)
 
 
+@ONE_OF_EACH
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("units", [80, 128])
+def test_results_too_large_for_the_caches_are_the_same(
+    network: str, dtype: torch.dtype, units: int, instruction_set: str
+) -> None:
+    # 4 MiB and more, which AVX-512 writes past the caches; whole panels, and a part of one
+    cell = made(network, 3, units, dtype)
+    given = case(cell, (1 << 22) // (40 * units * dtype.itemsize) + 1, 40, spans=False, lengths=True)
+    found = everything(cell, given, "fused")
+    if dtype == torch.float64:
+        expected = everything(cell, given, "reference")
+        assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    few = {"x": given["x"][:, :5], "lengths": given["lengths"][:5], "timespans": None}
+    alone = everything(cell, {**few, "state": [s[:5] for s in given["state"]]}, "fused")
+    for name, values in alone.items():
+        if name.startswith(("outputs", "final")):
+            assert torch.equal(found[name][:, :5] if name == "outputs" else found[name][:5], values)
+
+
 @EVERY_NETWORK
 @pytest.mark.parametrize(("spans", "lengths"), [(False, False), (True, True)])
 # PyTorch 2.15 warns of what its own check reads

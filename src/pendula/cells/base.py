@@ -6,7 +6,7 @@ import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from operator import attrgetter
 from typing import Any, ClassVar, overload
 
@@ -103,6 +103,8 @@ class Cell(nn.Module, ABC):
     # whether units see only themselves: step and output are elementwise, the drive is V x + b
     diagonal: ClassVar[bool] = False
 
+    # whether there is anything to keep during a scan, or to watch
+    _keeps: ClassVar[bool]
     _kept: dict[str, Tensor] | None
     _strayed: bool = False
 
@@ -163,9 +165,17 @@ class Cell(nn.Module, ABC):
         """
         return None
 
-    @contextmanager
-    def keeping(self) -> Iterator[None]:
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        members = (member for parent in cls.__mro__ for member in vars(parent).values())
+        cls._keeps = cls.manifold is not Cell.manifold or any(isinstance(m, once_per_scan) for m in members)
+
+    def keeping(self) -> AbstractContextManager[None]:
         """Within, what is marked `once_per_scan` is made once. The parameters must not change meanwhile."""
+        return self._keep() if self._keeps else nullcontext()
+
+    @contextmanager
+    def _keep(self) -> Iterator[None]:
         if self._kept is not None:
             yield
             return

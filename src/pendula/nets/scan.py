@@ -119,9 +119,13 @@ def run(
         if _choose(cell, x, operands, lengths, tau, backend):
             assert cell.fused is not None
             outputs, final = cell.fused(x, state, operands, lengths=lengths, tau=tau)
-            outputs, final = outputs.to(state[0].dtype), tuple(f.to(s.dtype) for f, s in zip(final, state, strict=True))
-            return outputs, cell.State(*final)
+            return _typed(outputs, state[0]), cell.State(*map(_typed, final, state))
         return _reference(cell, x, state, valid, tau)
+
+
+def _typed(tensor: Tensor, like: Tensor) -> Tensor:
+    """The tensor in the type of another one."""
+    return tensor if tensor.dtype == like.dtype else tensor.to(like.dtype)
 
 
 def _without_padding(

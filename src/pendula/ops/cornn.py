@@ -63,12 +63,12 @@ def _forward(
     y, y_last, z_last = native.fresh(x, steps, batch, units), torch.empty_like(y0), torch.empty_like(z0)
     s = native.fresh(x, steps, batch, units) if keep else x.new_empty(0)
     kept = x.new_empty(kept_of(x, units) if keep else 0, batch, units)
-    kept[-2:] = 0
+    if keep:
+        kept[-2:] = 0
     size = native.library().pendula_cornn_forward_scratch(dtype.itemsize, units, inputs, batch)
     scratch = x.new_empty(size)
     arguments = native.structure(
         native.CoRNNForward,
-        x.dtype,
         steps=steps,
         batch=batch,
         units=units,
@@ -162,7 +162,6 @@ def _run_backward(
     by_tau = x.new_empty(0) if tau is None else torch.empty_like(tau)
     arguments = native.structure(
         native.CoRNNBackward,
-        dtype,
         steps=steps,
         batch=batch,
         units=units,
@@ -271,7 +270,7 @@ def check_sizes(x: Tensor, *others: Tensor | None) -> None:
     assert weight is not None
     (steps, batch, inputs), n = x.shape, weight.shape[0]
     sizes = [(batch, n), (batch, n), (n, n), (n, n), (n, inputs), *[(n,)] * 4, (steps, batch), (batch,)]
-    native.check("cornn_scan", x, dict(zip(names, zip(others, sizes, strict=True), strict=True)))
+    native.check("cornn_scan", x, names, others, sizes)
 
 
 def _check_kept(x: Tensor, n: int, *others: Tensor | None) -> None:
@@ -279,4 +278,4 @@ def _check_kept(x: Tensor, n: int, *others: Tensor | None) -> None:
     steps, batch = x.shape[:2]
     shown, state = (steps, batch, n), (batch, n)
     sizes = [shown, state, state, shown, shown, (kept_of(x, n), batch, n)]
-    native.check("cornn_scan_backward", x, dict(zip(names, zip(others, sizes, strict=True), strict=True)))
+    native.check("cornn_scan_backward", x, names, others, sizes)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pendula.ops import native
 from pendula.ops.cornn import check_sizes, direct
+from pendula.ops.direct import followed
 from pendula.ops.gpu import device, product
 
 
@@ -44,12 +45,10 @@ class CoRNNScan:
         tau: Tensor | None,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         W, W_z, V, b, dt, gamma, epsilon, implicit = operands
-        constants = [c.expand(W.shape[0]) for c in (dt, gamma, epsilon)]
+        # made whole once, for both passes
+        constants = [c.expand(W.shape[0]).contiguous() for c in (dt, gamma, epsilon)]
         x, products = x.to(W.dtype), product.products_of(x)
-        keep = torch.is_grad_enabled()
-        if keep:
-            given = (x, *state, W, W_z, V, b, *constants, tau)
-            keep = any(t is not None and t.requires_grad for t in given)
+        keep = followed(x, *state, W, W_z, V, b, *constants, tau)
         y, y_last, z_last, _, _ = direct(x, *state, W, W_z, V, b, *constants, tau, lengths, implicit, keep, products)
         return y, (y_last, z_last)
 
@@ -71,7 +70,6 @@ class CoRNNStepper:
         y, z = self.state
         self.arguments = native.structure(
             native.CoRNNForward,
-            dtype,
             steps=1,
             batch=batch,
             units=units,

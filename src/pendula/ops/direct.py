@@ -27,6 +27,11 @@ def listened() -> bool:
     return traced or torch._C._len_torch_dispatch_stack() > 0 or transformed()
 
 
+def followed(*tensors: Tensor | None) -> bool:
+    """Whether autograd may ask for the gradient of one of them."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
 class Direct:
     """An operator, which is called as a plain function where that gives the same.
 

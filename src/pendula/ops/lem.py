@@ -61,11 +61,11 @@ def _forward(
     every = chunk_of(batch, units)
     gates = native.fresh(x, steps, batch, 4 * units) if keep else x.new_empty(0)
     kept = x.new_empty(kept_of(x, units) if keep else 0, batch, units)
-    kept[-2:] = 0
+    if keep:
+        kept[-2:] = 0
     scratch = x.new_empty(native.library().pendula_lem_forward_scratch(dtype.itemsize, units, inputs, batch))
     arguments = native.structure(
         native.LEMForward,
-        dtype,
         steps=steps,
         batch=batch,
         units=units,
@@ -154,7 +154,6 @@ def _run_backward(
     by_dt = torch.zeros((threads if wants_dt else 0, units), dtype=torch.float64)
     arguments = native.structure(
         native.LEMBackward,
-        dtype,
         steps=steps,
         batch=batch,
         units=units,
@@ -253,7 +252,7 @@ def _check(x: Tensor, *others: Tensor | None) -> None:
     (steps, batch, inputs), n = x.shape, weight.shape[0]
     state, spans = (batch, n), (steps, batch)
     sizes = [state, state, (3 * n, n), (n, n), (4 * n, inputs), (4 * n,), (n,), spans, (batch,)]
-    native.check("lem_scan", x, dict(zip(names, zip(others, sizes, strict=True), strict=True)))
+    native.check("lem_scan", x, names, others, sizes)
 
 
 def _check_kept(x: Tensor, n: int, *others: Tensor | None) -> None:
@@ -261,4 +260,4 @@ def _check_kept(x: Tensor, n: int, *others: Tensor | None) -> None:
     steps, batch = x.shape[:2]
     shown, state = (steps, batch, n), (batch, n)
     sizes = [shown, state, state, shown, (steps, batch, 4 * n), (kept_of(x, n), batch, n)]
-    native.check("lem_scan_backward", x, dict(zip(names, zip(others, sizes, strict=True), strict=True)))
+    native.check("lem_scan_backward", x, names, others, sizes)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pendula.ops import native
+from pendula.ops.direct import followed
 from pendula.ops.gpu import device, product
 from pendula.ops.lem import direct
 
@@ -41,9 +41,7 @@ class LEMScan:
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         W, W_y, V, b, dt = operands
         dt, x, products = dt.expand(W_y.shape[0]), x.to(W.dtype), product.products_of(x)
-        keep = torch.is_grad_enabled()
-        if keep:
-            keep = any(t is not None and t.requires_grad for t in (x, *state, W, W_y, V, b, dt, tau))
+        keep = followed(x, *state, W, W_y, V, b, dt, tau)
         y, y_last, z_last, _, _ = direct(x, *state, W, W_y, V, b, dt, tau, lengths, keep, products)
         return y, (y_last, z_last)
 

@@ -6,7 +6,7 @@ import ctypes
 import functools
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from pendula.ops.direct import transformed
 from pendula.ops.gpu.product import BFLOAT16
 
 FILE = "_scans" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+
+LARGE_PAGE = 1 << 21
+"""Bytes of the large pages that systems have."""
 
 _POINTER, _COUNT, _FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
 
@@ -104,10 +107,6 @@ class ODERNNBackward(ctypes.Structure):
         *((name, _POINTER) for name in ("by_dt", "by_gamma", "by_tau", "scratch")),
     ]
 
-
-TYPES = {"lengths": torch.int64}
-TYPES |= dict.fromkeys(("by_dt", "by_gamma", "by_epsilon", "tableau"), torch.float64)
-"""Types of the arrays that don't have the type of the numbers."""
 
 ENTRIES: dict[str, tuple[list[Any], Any]] = {
     "pendula_instruction_sets": ([], ctypes.c_char_p),
@@ -228,14 +227,17 @@ def objection(name: str, x: Tensor, *more: Tensor) -> str | None:
     return None
 
 
-def check(name: str, x: Tensor, given: Mapping[str, tuple[Tensor | None, tuple[int, ...]]]) -> None:
+def check(
+    name: str, x: Tensor, labels: Sequence[str], tensors: Sequence[Tensor | None], sizes: Sequence[tuple[int, ...]]
+) -> None:
     """Every tensor has the size that goes with it here, the type of x and lies on the processor."""
-    if x.dtype not in (torch.float32, torch.float64) or not x.is_cpu:
-        raise ValueError(f"{name} needs x of float32 or float64 on the cpu, got {x.dtype} on {x.device}")
-    for label, (tensor, size) in given.items():
+    kind = x.dtype
+    if kind not in (torch.float32, torch.float64) or not x.is_cpu:
+        raise ValueError(f"{name} needs x of float32 or float64 on the cpu, got {kind} on {x.device}")
+    for label, tensor, size in zip(labels, tensors, sizes, strict=True):
         if tensor is None:
             continue
-        dtype = torch.int64 if label == "lengths" else x.dtype
+        dtype = torch.int64 if label == "lengths" else kind
         if tensor.shape != size or tensor.dtype != dtype or not tensor.is_cpu:
             raise ValueError(
                 f"{name} needs {label} {size} of {dtype} on the cpu, got {tuple(tensor.shape)} of {tensor.dtype} on "
@@ -257,9 +259,11 @@ def contiguous(*tensors: Any) -> list[Any]:
 
 
 def fresh(like: Tensor, *shape: int) -> Tensor:
-    """A large tensor that is about to be written whole, in large pages where the system has them."""
+    """A tensor that is about to be written whole; a large one in large pages where the system has them."""
     made = like.new_empty(shape)
-    library().pendula_in_large_pages(made.data_ptr(), made.numel() * made.itemsize)
+    size = made.nbytes
+    if size >= LARGE_PAGE:
+        library().pendula_in_large_pages(made.data_ptr(), size)
     return made
 
 
@@ -267,13 +271,12 @@ def call(name: str, arguments: ctypes.Structure, dtype: torch.dtype) -> None:
     getattr(library(), name)(ctypes.byref(arguments), dtype.itemsize)
 
 
-def structure(kind: type[ctypes.Structure], dtype: torch.dtype, **values: Any) -> ctypes.Structure:
-    """A structure of numbers and pointers, which keeps its tensors alive; they must be contiguous and of the type."""
+def structure(kind: type[ctypes.Structure], **values: Any) -> ctypes.Structure:
+    """A structure of numbers and pointers, which keeps its tensors alive; they must be contiguous, and of its types."""
     plain = {}
     for name, value in values.items():
         if isinstance(value, Tensor):
             assert value.is_contiguous(), name
-            assert value.dtype == TYPES.get(name, dtype), name
             value = value.data_ptr()
         plain[name] = value
     made = kind(**plain)

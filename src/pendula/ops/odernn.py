@@ -64,10 +64,10 @@ def _forward(
     y, Z_last = native.fresh(x, steps, batch, units), torch.empty_like(Z0)
     s = native.fresh(x, steps, stages, batch, units) if keep else x.new_empty(0)
     kept = x.new_empty(kept_of(x, units, stages) if keep else 0, batch, order * units)
-    kept[-2:] = 0
+    if keep:
+        kept[-2:] = 0
     arguments = native.structure(
         native.ODERNNForward,
-        dtype,
         steps=steps,
         batch=batch,
         units=units,
@@ -148,7 +148,6 @@ def _run_backward(
     by_tau = x.new_empty(0) if tau is None else torch.empty_like(tau)
     arguments = native.structure(
         native.ODERNNBackward,
-        dtype,
         steps=steps,
         batch=batch,
         units=units,
@@ -236,7 +235,7 @@ def _check(x: Tensor, *others: Any) -> None:
         )
     width = (order + linear) * n
     sizes = [(batch, width), (order, n, n), (n, inputs), (n,), (n,), (order, n), (steps, batch), (batch,)]
-    native.check("odernn_scan", x, dict(zip(names, zip(tensors, sizes, strict=True), strict=True)))
+    native.check("odernn_scan", x, names, tensors, sizes)
 
 
 def _check_kept(x: Tensor, Z0: Tensor, W: Tensor, *others: Any) -> None:
@@ -244,4 +243,4 @@ def _check_kept(x: Tensor, Z0: Tensor, W: Tensor, *others: Any) -> None:
     *tensors, stages = others
     (steps, batch), (order, n) = x.shape[:2], W.shape[:2]
     sizes = [(steps, batch, n), tuple(Z0.shape), (steps, stages, batch, n), (kept_of(x, n, stages), batch, order * n)]
-    native.check("odernn_scan_backward", x, dict(zip(names, zip(tensors, sizes, strict=True), strict=True)))
+    native.check("odernn_scan_backward", x, names, tensors, sizes)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pendula.ops import native
+from pendula.ops.direct import followed
 from pendula.ops.odernn import direct
 
 
@@ -38,9 +38,7 @@ class ODERNNScan:
         W, U, b, dt, gamma, *scheme = operands
         order, units = W.shape[:2]
         x, dt, gamma = x.to(W.dtype), dt.expand(units), gamma.reshape(order, -1).expand(order, units)
-        keep = torch.is_grad_enabled()
-        if keep:
-            keep = any(t is not None and t.requires_grad for t in (x, *state, W, U, b, dt, gamma, tau))
+        keep = followed(x, *state, W, U, b, dt, gamma, tau)
         y, Z, _, _ = direct(x, *state, W, U, b, dt, gamma, tau, lengths, *scheme, keep)
         return y, (Z,)
 

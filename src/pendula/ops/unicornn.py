@@ -49,7 +49,6 @@ def _forward(
     kept = native.fresh(x, *_kept_size(steps, batch, units, memory, every))
     arguments = native.structure(
         native.UnICORNNForward,
-        x.dtype,
         steps=steps,
         batch=batch,
         units=units,
@@ -135,7 +134,6 @@ def _run_backward(
     by_tau = x.new_empty(0) if tau is None else torch.empty_like(tau)
     arguments = native.structure(
         native.UnICORNNBackward,
-        x.dtype,
         steps=steps,
         batch=batch,
         units=units,
@@ -245,7 +243,7 @@ def _check(x: Tensor, *others: Tensor | None) -> None:
     assert weight is not None
     (steps, batch, inputs), n = x.shape, weight.shape[0]
     sizes = [(batch, n), (batch, n), (n,), (n,), (n,), (n, inputs), (n,), (steps, batch), (batch,)]
-    native.check("unicornn_scan", x, dict(zip(names, zip(others, sizes, strict=True), strict=True)))
+    native.check("unicornn_scan", x, names, others, sizes)
 
 
 def _check_kept(x: Tensor, n: int, memory: int, every: int, *others: Tensor | None) -> None:
@@ -254,4 +252,4 @@ def _check_kept(x: Tensor, n: int, memory: int, every: int, *others: Tensor | No
     shown, state = (steps, batch, n), (batch, n)
     outputs = shown if memory in (STORE, TANH) else (0,)
     sizes = [shown, state, state, outputs, state, state, _kept_size(steps, batch, n, memory, every)]
-    native.check("unicornn_scan_backward", x, dict(zip(names, zip(others, sizes, strict=True), strict=True)))
+    native.check("unicornn_scan_backward", x, names, others, sizes)
