@@ -123,10 +123,10 @@ void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t 
                 }
                 store(young, y_new);
                 store(young + row.room, z_new);
-                if constexpr (NARROWS<T> && is_narrow()) {
+                if constexpr (is_narrow()) {
                     T* const line = next + r * stride + in_pairs + column / 2;
-                    store_paired(line, y_new);
-                    store_paired(line + row.room / 2, z_new);
+                    pair_up<T>(true, line, y_new);
+                    pair_up<T>(true, line + row.room / 2, z_new);
                 }
                 put_up_to(past, y_out + r * N, column, N, shown);
                 if (s_out) put_up_to(past, s_out + r * N, column, N, s);

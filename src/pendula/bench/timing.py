@@ -18,7 +18,8 @@ from pendula._check import positive_int
 SECONDS = 0.1
 """A call that is shorter is repeated, within one repetition, until it takes about this long."""
 AWAKE = 0.05
-"""Seconds after which OpenMP's threads are asleep: until then they look out for work, at the cost of who comes next."""
+"""Seconds after which the last contestant's OpenMP threads are asleep: until then they look out for work, at the cost of
+who comes next."""
 SLOW, FEW = 2.0, 3
 """A contestant that takes more seconds than this takes part in so many repetitions at most."""
 
@@ -134,10 +135,11 @@ def interleave(
 
 
 def _time(call: Callable[[], Any], count: int) -> tuple[float, float]:
-    # not asleep itself: a processor that was idle begins slowly
+    # not asleep itself: a processor that was idle begins slowly, and threads that were may begin on one core
     asleep = time.perf_counter() + AWAKE
     while time.perf_counter() < asleep:
-        pass
+        if count > 1:
+            call()
     cpu, wall = time.process_time(), time.perf_counter()
     for _ in range(count):
         call()
