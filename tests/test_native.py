@@ -20,7 +20,8 @@ from pendula.nets.scan import _said
 from pendula.ops import native
 from tests import tolerance
 
-HEADER = (Path(__file__).parents[1] / "native" / "scans.h").read_text()
+ROOT = Path(__file__).parents[1]
+HEADER = (ROOT / "native" / "scans.h").read_text()
 STRUCTURES = {
     f"pendula_{name}": re.findall(r"(\w+)\s*[,;]", re.sub(r"/\*.*?\*/", "", body, flags=re.DOTALL))
     for body, name in re.findall(r"typedef struct \{(.*?)\} pendula_(\w+);", HEADER, re.DOTALL)
@@ -64,6 +65,27 @@ def test_every_function_of_the_header_is_called_with_as_many_arguments() -> None
     assert {name: len(arguments) for name, (arguments, _) in native.ENTRIES.items()} == declared
 
 
+@pytest.mark.skipif(shutil.which("clang++") is None, reason="there is no Clang here, which builds the scans on macOS")
+@pytest.mark.parametrize("set", ["baseline", "avx2", "avx512"])
+def test_clang_takes_the_sources_without_a_warning(set: str) -> None:
+    listed = (ROOT / "native" / "CMakeLists.txt").read_text()
+    networks = re.findall(r"\w+\.cpp", re.search(r"set\(NETWORKS (.*)\)", listed)[1])
+    flags = [] if set == "baseline" else re.search(rf"set\(FLAGS_{set} (.*)\)", listed)[1].split()
+    assert len(networks) > 3
+    checked = [
+        "clang++",
+        "--target=x86_64-linux-gnu",
+        "-fsyntax-only",
+        "-std=c++17",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-Wno-psabi",
+    ]
+    for network in networks:
+        subprocess.run([*checked, *flags, f"-DPENDULA_ISA={set}", str(ROOT / "native" / network)], check=True)
+
+
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler here")
 def test_the_fields_lie_where_a_c_compiler_lays_them(tmp_path: Path) -> None:
     lines = [
@@ -76,7 +98,7 @@ def test_the_fields_lie_where_a_c_compiler_lays_them(tmp_path: Path) -> None:
     source.write_text(
         "#include <stddef.h>\n#include <stdio.h>\n#include <scans.h>\nint main(void) {" + "\n".join(lines) + "}"
     )
-    folder = Path(__file__).parents[1] / "native"
+    folder = ROOT / "native"
     subprocess.run(
         ["cc", "-std=c99", "-Wall", "-Werror", f"-I{folder}", str(source), "-o", str(tmp_path / "layout")], check=True
     )

@@ -1,0 +1,1 @@
+"""The compiled scans for ARM, computed by an emulated processor."""
