@@ -27,7 +27,8 @@ struct Row {
 // z after a step of length h, from y, z before it and s = tanh of the force
 template <typename T>
 inline Vec<T> velocity(bool implicit, Vec<T> h, Vec<T> gamma, Vec<T> epsilon, Vec<T> s, Vec<T> y, Vec<T> z) {
-    return implicit ? (z + h * (s - gamma * y)) / (epsilon * h + 1) : z + h * (s - gamma * y - epsilon * z);
+    // s comes last, and late
+    return implicit ? ((z - h * (gamma * y)) + h * s) / (epsilon * h + 1) : (z - h * (gamma * y + epsilon * z)) + h * s;
 }
 
 template <typename T>
@@ -53,7 +54,11 @@ void cornn_forward_pack(const pendula_cornn_forward& a) {
     pack_either(row.narrow, packed, stacked, 2 * units, static_cast<const T*>(a.V), I, N, 1, I);
     T* constants = packed + row.room * row.stacked();
     const void* from[4] = {a.b, a.dt, a.gamma, a.epsilon};
-    for (int i = 0; i < 4; ++i) widen(constants + i * row.room, from[i], N, row.room);
+    constexpr int64_t L = Vector<T>::size;
+    // a vector of each, side by side: one place to read from
+    for (int64_t c = 0; c < row.room; c += L)
+        for (int64_t i = 0; i < 4; ++i)
+            widen(constants + 4 * c + i * L, from[i] && c < N ? static_cast<const T*>(from[i]) + c : nullptr, N - c, L);
 }
 
 // How many threads can share the units of a sequence.
@@ -70,8 +75,7 @@ void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t 
     const Row<T> row(N, I, a.narrow != 0);
     const int64_t stride = row.stride();
     const T* packed = static_cast<const T*>(a.scratch);
-    const T *b = packed + row.room * row.stacked(), *dt = b + row.room, *gamma = dt + row.room,
-            *epsilon = gamma + row.room;
+    const T* const constants = packed + row.room * row.stacked();
     T* now = static_cast<T*>(a.scratch) + row.room * row.stacked() + 4 * row.room + 2 * begin * stride;
     T* next = now + rows * stride;
     const bool leads = team.part == 0;
@@ -98,7 +102,7 @@ void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t 
     const Stretch in_pairs_too[3] = {
         {in_pairs, pairs(N)}, {in_pairs + row.room / 2, pairs(N)}, {in_pairs + row.room, pairs(I)}};
     const bool implicit = a.implicit != 0;
-    const bool past = go_past_caches<T>(a.steps * B, N, a.y, a.s);
+    const bool past = go_past_caches<T>(a.steps * B, N, a.y, a.s), plain = !implicit && !a.tau && !a.lengths;
     for (int64_t t = 0; t < a.steps; ++t) {
         take(next, t + 1);
         const int64_t first = (t * B + begin) * N;
@@ -108,15 +112,18 @@ void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t 
                 copy(static_cast<T*>(a.kept) + ((t / a.every - 1) * B + begin + r) * N, now + r * stride + row.room, N);
         T* const s_out = a.s ? static_cast<T*>(a.s) + first : nullptr;
         const T* const tau = a.tau ? static_cast<const T*>(a.tau) + t * B + begin : nullptr;
-        const auto update = [&](auto is_narrow) {
-            return [&, is_narrow](int64_t r, int64_t column, Vec<T> sum) {
+        const auto update = [&](auto is_narrow, auto is_plain) {
+            return [&, is_narrow, is_plain](int64_t r, int64_t column, Vec<T> sum) {
+                constexpr int64_t L = Vector<T>::size;
                 T *const old = now + r * stride + column, *const young = next + r * stride + column;
-                const Vec<T> y = load(old), z = load(old + row.room), s = tanh<T>(sum + load(b + column));
-                Vec<T> h = load(dt + column);
-                if (tau) h *= tau[r];
-                Vec<T> z_new = velocity<T>(implicit, h, load(gamma + column), load(epsilon + column), s, y, z);
+                const T* const constant = constants + 4 * column;
+                const Vec<T> y = load(old), z = load(old + row.room), s = tanh<T>(sum + load(constant));
+                Vec<T> h = load(constant + L);
+                const Vec<T> gamma = load(constant + 2 * L), epsilon = load(constant + 3 * L);
+                if (!is_plain() && tau) h *= tau[r];
+                Vec<T> z_new = velocity<T>(!is_plain() && implicit, h, gamma, epsilon, s, y, z);
                 Vec<T> y_new = y + h * z_new, shown = y_new;
-                if (a.lengths && t >= a.lengths[begin + r]) {
+                if (!is_plain() && a.lengths && t >= a.lengths[begin + r]) {
                     z_new = z;
                     y_new = y;
                     shown = Vec<T>{};
@@ -132,12 +139,15 @@ void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t 
                 if (s_out) put_up_to(past, s_out + r * N, column, N, s);
             };
         };
+        const std::true_type yes;
+        const std::false_type no;
         if (narrow)
             product<T, NARROWS<T>>(now, stride, rows, in_pairs_too, 3, packed, row.stacked_lines(), own.from, own.to,
-                                   update(std::true_type{}));
+                                   update(yes, no));
+        else if (plain)
+            product<T>(now, stride, rows, stretches, 3, packed, row.stacked_lines(), own.from, own.to, update(no, yes));
         else
-            product<T>(now, stride, rows, stretches, 3, packed, row.stacked_lines(), own.from, own.to,
-                       update(std::false_type{}));
+            product<T>(now, stride, rows, stretches, 3, packed, row.stacked_lines(), own.from, own.to, update(no, no));
         T* const swapped = now;
         now = next;
         next = swapped;

@@ -141,16 +141,32 @@ struct Exponential<double> {
     static constexpr double ln2_high = 0.693147180369123816490, ln2_low = 1.90821492927058770002e-10;
 };
 
-// e^a - 1 for a >= 0, as far as that is a number of the type
-template <typename T>
+// terms[0] r^(n-1) + ... + terms[n-1], neighbours first: half as many sums have to wait for each other
+template <typename T, std::size_t N>
+inline Vec<T> polynomial(const T (&terms)[N], Vec<T> r) {
+    const Vec<T> r2 = r * r;
+    Vec<T> q = N % 2 ? all<T>(terms[0]) : terms[0] * r + terms[1];
+    for (std::size_t i = 2 - N % 2; i < N; i += 2) q = q * r2 + (terms[i] * r + terms[i + 1]);
+    return q;
+}
+
+// e^(TIMES a) - 1 for a >= 0, as far as that is a number of the type. BRIEF: without the digits that ln 2 lacks as one,
+// where a product and a sum are rounded together; what is near 1 in the end does not show them.
+template <typename T, int TIMES = 1, bool BRIEF = false>
 inline Vec<T> exponential_less_one(Vec<T> a) {
     using E = Exponential<T>;
-    // k = round(a / ln 2), and 2^k: what is added lifts k + bias to the low bits of a large number
-    const Vec<T> shifted = a * static_cast<T>(1.44269504088896340736) + E::rounder;
+    // k = round(TIMES a / ln 2), and 2^k: what is added lifts k + bias to the low bits of a large number
+    const Vec<T> shifted = a * static_cast<T>(TIMES * 1.44269504088896340736) + E::rounder;
     const Vec<T> k = shifted - E::rounder;
-    const Vec<T> r = (a - k * E::ln2_high) - k * E::ln2_low;
-    Vec<T> q = all<T>(E::terms[0]);
-    for (std::size_t i = 1; i < sizeof(E::terms) / sizeof(T); ++i) q = q * r + E::terms[i];
+#if defined(__FMA__) || defined(__aarch64__)
+    constexpr bool together = true;
+#else
+    constexpr bool together = false;
+#endif
+    const Vec<T> all_of_it = a * static_cast<T>(TIMES);
+    const Vec<T> r = BRIEF && together ? all_of_it - k * static_cast<T>(0.693147180559945309417)
+                                       : (all_of_it - k * E::ln2_high) - k * E::ln2_low;
+    const Vec<T> q = polynomial<T>(E::terms, r);
     typename Vector<T>::bits power;
     std::memcpy(&power, &shifted, sizeof(power));
     power <<= E::mantissa;
@@ -162,7 +178,15 @@ inline Vec<T> exponential_less_one(Vec<T> a) {
 // the smaller one of each lane; NaN of `value` stays
 template <typename T>
 inline Vec<T> at_most(Vec<T> value, T limit) {
+#if defined(__AVX512F__)
+    // one instruction, which gives its second operand where one of them is NaN
+    if constexpr (sizeof(T) == sizeof(float))
+        return _mm512_maskz_min_ps(0xffff, all(limit), value);
+    else
+        return _mm512_maskz_min_pd(0xff, all(limit), value);
+#else
     return value > all(limit) ? all(limit) : value;
+#endif
 }
 
 // tanh(x) = e / (e + 2), e = exp(2 |x|) - 1, with the sign of x; NaN stays NaN
@@ -177,7 +201,7 @@ inline Vec<T> tanh(Vec<T> x) {
     Vec<T> a;
     std::memcpy(&a, &magnitude, sizeof(a));
     a = at_most<T>(a, Exponential<T>::largest);
-    const Vec<T> e = exponential_less_one<T>(a + a);
+    const Vec<T> e = exponential_less_one<T, 2, true>(a);
     Vec<T> t = e / (e + 2);
     std::memcpy(&raw, &t, sizeof(t));
     raw |= signs;

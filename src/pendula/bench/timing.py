@@ -18,8 +18,8 @@ from pendula._check import positive_int
 SECONDS = 0.1
 """A call that is shorter is repeated, within one repetition, until it takes about this long."""
 AWAKE = 0.05
-"""Seconds after which the last contestant's OpenMP threads are asleep: until then they look out for work, at the cost of
-who comes next."""
+"""Seconds after which OpenMP's threads of the contestant before are asleep: until then they look out for work, at the
+cost of who comes next."""
 SLOW, FEW = 2.0, 3
 """A contestant that takes more seconds than this takes part in so many repetitions at most."""
 

@@ -116,7 +116,8 @@ class Recurrent(nn.Module):
 
     def cell(self, index: int) -> Cell:
         """The cell of a layer and direction, counted as the first axis of a state."""
-        cell = self.cells[index]
+        # a list of modules looks longer for it than a small layer takes for a step
+        cell = self.cells._modules[str(index)]
         assert isinstance(cell, Cell)
         return cell
 
@@ -261,7 +262,7 @@ class Recurrent(nn.Module):
             outputs.append(out)
             finals.append(final)
         out = torch.cat(outputs, -1) if self.bidirectional else outputs[0]
-        mask = self.mask(layer, out[0])
+        mask = self.mask(layer, out[0]) if rate else None
         out = out if mask is None else out * mask
         return (x + out if self.residual and layer else out), finals
 

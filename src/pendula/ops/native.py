@@ -273,12 +273,6 @@ def call(name: str, arguments: ctypes.Structure, dtype: torch.dtype) -> None:
 
 def structure(kind: type[ctypes.Structure], **values: Any) -> ctypes.Structure:
     """A structure of numbers and pointers, which keeps its tensors alive; they must be contiguous, and of its types."""
-    plain = {}
-    for name, value in values.items():
-        if isinstance(value, Tensor):
-            assert value.is_contiguous(), name
-            value = value.data_ptr()
-        plain[name] = value
-    made = kind(**plain)
+    made = kind(**{name: a.data_ptr() if isinstance(a, Tensor) else a for name, a in values.items()})
     made.tensors = values
     return made
