@@ -16,8 +16,9 @@ struct Row {
     bool narrow;
     Row(int64_t units_, int64_t inputs_, bool narrow_)
         : units(units_), inputs(inputs_), room(padded<T>(units_)), narrow(NARROWS<T> && narrow_) {}
-    int64_t in_pairs() const { return 2 * room + inputs; }
-    int64_t stride() const { return in_pairs() + (narrow ? room + pairs(inputs) : 0); }
+    // whole vectors, so that none of y and z lies across two lines of memory
+    int64_t in_pairs() const { return whole_vectors<T>(2 * room + inputs); }
+    int64_t stride() const { return in_pairs() + (narrow ? whole_vectors<T>(room + pairs(inputs)) : 0); }
     int64_t stacked() const { return 2 * units + inputs; }
     int64_t stacked_lines() const { return 2 * lines<T>(narrow, units) + lines<T>(narrow, inputs); }
 };

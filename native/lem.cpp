@@ -23,8 +23,8 @@ struct Row {
     bool narrow;
     Row(int64_t units_, int64_t inputs_, bool narrow_)
         : units(units_), inputs(inputs_), room(padded<T>(units_)), narrow(NARROWS<T> && narrow_) {}
-    int64_t in_pairs() const { return 4 * room + 2 * inputs; }
-    int64_t stride() const { return in_pairs() + (narrow ? room + 2 * pairs(inputs) : 0); }
+    int64_t in_pairs() const { return whole_vectors<T>(4 * room + 2 * inputs); }
+    int64_t stride() const { return in_pairs() + (narrow ? whole_vectors<T>(room + 2 * pairs(inputs)) : 0); }
     int64_t stacked() const { return lines<T>(narrow, units) + lines<T>(narrow, inputs); }
     int64_t block() const { return room * (units + inputs); }
 };

@@ -6,6 +6,13 @@
 namespace pendula {
 namespace PENDULA_ISA {
 
+// So many numbers and those beyond, up to the end of a vector: no vector of a line of so many lies across two lines of
+// memory if none of the first line does.
+template <typename T>
+constexpr int64_t whole_vectors(int64_t count) {
+    return (count + Vector<T>::size - 1) / Vector<T>::size * Vector<T>::size;
+}
+
 template <typename T>
 inline void copy(T* to, const T* from, int64_t count) {
     std::memcpy(to, from, sizeof(T) * static_cast<std::size_t>(count));
