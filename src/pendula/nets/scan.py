@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -31,9 +30,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 def _between_graphs(reason: str) -> Callable[[_F], _F]:
     """Marks what `torch.compile` puts in no graph: where it may have one only, its error gives the reason."""
     disable: Any = torch.compiler.disable
-    # PyTorch 2.6 asks for no reason
-    asked = "reason" in inspect.signature(disable).parameters
-    marked: Callable[[_F], _F] = disable(**({"reason": reason} if asked else {}))
+    marked: Callable[[_F], _F] = disable(reason=reason)
     return marked
 
 

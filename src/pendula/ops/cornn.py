@@ -143,7 +143,7 @@ def _run_backward(
     input: bool,
     constants: bool,
     products: int = 0,
-) -> typing.List[Tensor]:  # noqa: UP006 (torch 2.6 knows no other name of it)
+) -> typing.List[Tensor]:  # noqa: UP006 (not every torch that we take knows another name of it)
     """Gradients of x (empty without `input`), y0, z0, W, W_z, V, b; of dt, gamma, epsilon (empty without `constants`);
     of tau (empty without it)."""
     check_sizes(x, y0, z0, W, W_z, V, None, dt, gamma, epsilon, tau, lengths)

@@ -137,7 +137,7 @@ def _run_backward(
     wants_x: bool,
     wants_dt: bool,
     products: int = 0,
-) -> typing.List[Tensor]:  # noqa: UP006 (torch 2.6 knows no other name of it)
+) -> typing.List[Tensor]:  # noqa: UP006 (not every torch that we take knows another name of it)
     """Gradients of x, y0, z0, W, W_y, V, b, dt, tau; those of x, dt and tau are empty where not wanted."""
     _check(x, y0, z0, W, W_y, V, None, dt, tau, lengths)
     _check_kept(x, W_y.shape[0], by_y, by_y_last, by_z_last, y, gates, kept)

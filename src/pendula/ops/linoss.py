@@ -59,7 +59,7 @@ def linoss_scan_backward(
     z: Tensor,
     y: Tensor,
     wants_matrix: bool,
-) -> typing.List[Tensor]:  # noqa: UP006 (torch 2.6 knows no other name of it)
+) -> typing.List[Tensor]:  # noqa: UP006 (not every torch that we take knows another name of it)
     """Gradients of force, matrix (empty where not wanted), z0 and y0."""
     _check(force, matrix, z0, y0)
     back, none = matrix[:, :2].transpose(0, 1), torch.zeros_like(z)

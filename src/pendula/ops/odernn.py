@@ -46,7 +46,7 @@ def _forward(
     gamma: Tensor,
     tau: Tensor | None,
     lengths: Tensor | None,
-    tableau: typing.List[float],  # noqa: UP006 (torch 2.6 knows no other name of it)
+    tableau: typing.List[float],  # noqa: UP006 (not every torch that we take knows another name of it)
     semi_implicit: bool,
     linear: bool,
     keep: bool,

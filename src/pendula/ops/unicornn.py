@@ -119,7 +119,7 @@ def _run_backward(
     every: int,
     input: bool,
     products: int = 0,
-) -> typing.List[Tensor]:  # noqa: UP006 (torch 2.6 knows no other name of it)
+) -> typing.List[Tensor]:  # noqa: UP006 (not every torch that we take knows another name of it)
     """Gradients of x (empty without `input`), y0, z0, w, h, alpha, V, b and tau (empty without it)."""
     _check(x, y0, z0, w, h, alpha, V, b, tau, lengths)
     steps, batch, units = x.shape[0], x.shape[1], w.shape[0]

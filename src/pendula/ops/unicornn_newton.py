@@ -25,7 +25,7 @@ TOLERANCE = 1e-5
 
 _said: set[tuple[str, str]] = set()
 
-# the host waits within, so it can't lie in a CUDA graph; PyTorch 2.6 knows no such mark
+# the host waits within, so it can't lie in a CUDA graph; not every PyTorch knows such a mark
 _MARKS: dict[str, Any] = {"tags": (torch.Tag.cudagraph_unsafe,)} if hasattr(torch.Tag, "cudagraph_unsafe") else {}
 
 
