@@ -41,18 +41,22 @@ struct Stretch {
     int64_t offset, count;
 };
 
-// Stretches that follow upon each other as one: each costs the sums a way to memory and back.
-constexpr int STRETCHES = 4;
-
+// A few stretches, those that follow upon each other as one: each costs the sums a way to memory and back. More are left
+// as they are.
 struct Joined {
-    Stretch stretches[STRETCHES];
-    int count = 0;
-    Joined(const Stretch* given, int number) {
+    static constexpr int FEW = 4;
+    Stretch own[FEW];
+    const Stretch* stretches;
+    int count;
+    Joined(const Stretch* given, int number) : stretches(given), count(number) {
+        if (number > FEW) return;
+        stretches = own;
+        count = 0;
         for (int i = 0; i < number; ++i) {
-            if (count && stretches[count - 1].offset + stretches[count - 1].count == given[i].offset)
-                stretches[count - 1].count += given[i].count;
+            if (count && own[count - 1].offset + own[count - 1].count == given[i].offset)
+                own[count - 1].count += given[i].count;
             else
-                stretches[count++] = given[i];
+                own[count++] = given[i];
         }
     }
 };
