@@ -122,6 +122,41 @@ def test_a_worker_is_dead_if_the_kernel_says_so_or_after_a_long_silence(
     assert hand_back_the_dead(study) == dead
 
 
+def test_a_trial_whose_worker_was_killed_before_it_marked_it_is_handed_back_soon(
+    write_space: WriteSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(write_space())
+    study.ask()
+    assert hand_back_the_dead(study) == 0
+    now = time.time()
+    monkeypatch.setattr(places.time, "time", lambda: now + 2 * places.UNMARKED_SECONDS)
+    assert hand_back_the_dead(study) == 1
+    again = next_trial(study, 1)
+    assert again is not None
+    assert places.place(again) == 0
+
+
+def test_a_worker_that_was_taken_for_dead_before_its_mark_gets_another_trial(
+    write_space: WriteSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, ask = study_of(write_space()), optuna.Study.ask
+    asked: list[int] = []
+
+    def slowly(self: optuna.Study) -> optuna.Trial:
+        trial = ask(self)
+        if not asked:
+            # meanwhile another worker takes this one for dead
+            hand_back(study, trial.number, killed=True)
+        asked.append(trial.number)
+        return trial
+
+    monkeypatch.setattr(optuna.Study, "ask", slowly)
+    got = next_trial(study, 1)
+    assert got is not None
+    assert (asked, got.number, places.place(got)) == ([0, 1], 1, 0)
+    assert states(study) == ["FAIL", "RUNNING"]
+
+
 def test_a_worker_that_lives_keeps_its_trial(write_space: WriteSpace) -> None:
     study = study_of(write_space())
     assert next_trial(study, 3) is not None

@@ -13,7 +13,7 @@ import platform
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from optuna.trial import FrozenTrial, TrialState
 PLACE, AFTER, KILLED, SURPLUS = "place", "after", "killed", "surplus"
 WORKER, BEAT, SAID, DIVERGED = "worker", "beat", "said", "diverged"
 BEAT_SECONDS, SILENT_SECONDS = 60.0, 300.0
+UNMARKED_SECONDS = 10.0
+"""A worker marks the trial it gets at once: after this time without a mark it was killed before it could."""
 KILLS = 5
 """A trial whose worker was killed this often is not tried again: it may be what kills them (memory)."""
 
@@ -59,13 +61,15 @@ def next_trial(study: optuna.Study, total: int) -> optuna.Trial | None:
         if not waiting and len(holders(trials)) >= total:
             return None
         trial = study.ask()
-        trial.set_user_attr(WORKER, _me())
-        # two workers can ask for the last place at once: the lower number has it
-        first = list(holders(study.get_trials(deepcopy=False)).values())[:total]
-        if any(t.number == trial.number for t in first):
-            return trial
-        trial.set_user_attr(SURPLUS, True)
-        study.tell(trial, state=TrialState.FAIL)
+        # an error: this worker stood still before the mark, and another one has handed the trial back
+        with suppress(UpdateFinishedTrialError):
+            trial.set_user_attr(WORKER, _me())
+            # two workers can ask for the last place at once: the lower number has it
+            first = list(holders(study.get_trials(deepcopy=False)).values())[:total]
+            if any(t.number == trial.number for t in first):
+                return trial
+            trial.set_user_attr(SURPLUS, True)
+            study.tell(trial, state=TrialState.FAIL)
 
 
 def hand_back(study: optuna.Study, number: int, *, killed: bool) -> None:
@@ -140,9 +144,11 @@ def _me() -> dict[str, Any]:
 def _alive(trial: FrozenTrial) -> bool:
     """Whether the worker of a running trial is there: asked of the kernel where it is ours, else by its last sign."""
     worker = trial.user_attrs.get(WORKER)
-    if worker is not None and worker["machine"] is not None and worker["machine"] == _machine():
-        return bool(_started(worker["pid"]) == worker["started"])
     began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
+    if worker is None:
+        return time.time() - began < UNMARKED_SECONDS
+    if worker["machine"] is not None and worker["machine"] == _machine():
+        return bool(_started(worker["pid"]) == worker["started"])
     last: float = max(trial.user_attrs.get(BEAT, 0.0), began)
     return time.time() - last < SILENT_SECONDS
 
