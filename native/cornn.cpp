@@ -82,7 +82,7 @@ void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t 
     const bool leads = team.part == 0;
     const Share<T> own(N, team.part, team.parts);
     const bool narrow = row.narrow;
-    const int64_t in_pairs = row.in_pairs();
+    const int64_t in_pairs = row.in_pairs(), room = row.room;
     const auto take = [&](T* lines, int64_t t) {
         for (int64_t r = 0; leads && t < a.steps && r < rows; ++r) {
             const T* const x = static_cast<const T*>(a.x) + (t * B + begin + r) * I;
@@ -113,31 +113,35 @@ void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t 
                 copy(static_cast<T*>(a.kept) + ((t / a.every - 1) * B + begin + r) * N, now + r * stride + row.room, N);
         T* const s_out = a.s ? static_cast<T*>(a.s) + first : nullptr;
         const T* const tau = a.tau ? static_cast<const T*>(a.tau) + t * B + begin : nullptr;
-        const auto update = [&](auto is_narrow, auto is_plain) {
-            return [&, is_narrow, is_plain](int64_t r, int64_t column, Vec<T> sum) {
+        const int64_t* const lengths = a.lengths ? a.lengths + begin : nullptr;
+        const auto update = [=](auto is_narrow, auto is_plain) {
+            return [=](int64_t column) {
                 constexpr int64_t L = Vector<T>::size;
-                T *const old = now + r * stride + column, *const young = next + r * stride + column;
                 const T* const constant = constants + 4 * column;
-                const Vec<T> y = load(old), z = load(old + row.room), s = tanh<T>(sum + load(constant));
-                Vec<T> h = load(constant + L);
-                const Vec<T> gamma = load(constant + 2 * L), epsilon = load(constant + 3 * L);
-                if (!is_plain() && tau) h *= tau[r];
-                Vec<T> z_new = velocity<T>(!is_plain() && implicit, h, gamma, epsilon, s, y, z);
-                Vec<T> y_new = y + h * z_new, shown = y_new;
-                if (!is_plain() && a.lengths && t >= a.lengths[begin + r]) {
-                    z_new = z;
-                    y_new = y;
-                    shown = Vec<T>{};
-                }
-                store(young, y_new);
-                store(young + row.room, z_new);
-                if constexpr (is_narrow()) {
-                    T* const line = next + r * stride + in_pairs + column / 2;
-                    pair_up<T>(true, line, y_new);
-                    pair_up<T>(true, line + row.room / 2, z_new);
-                }
-                put_up_to(past, y_out + r * N, column, N, shown);
-                if (s_out) put_up_to(past, s_out + r * N, column, N, s);
+                const Vec<T> bias = load(constant), dt = load(constant + L), gamma = load(constant + 2 * L),
+                             epsilon = load(constant + 3 * L);
+                const T* const old = now + column;
+                T *const young = next + column, *const paired = next + in_pairs + column / 2;
+                return [=](int64_t r, Vec<T> sum) {
+                    const Vec<T> y = load(old + r * stride), z = load(old + r * stride + room), s = tanh<T>(sum + bias);
+                    Vec<T> h = dt;
+                    if (!is_plain() && tau) h *= tau[r];
+                    Vec<T> z_new = velocity<T>(!is_plain() && implicit, h, gamma, epsilon, s, y, z);
+                    Vec<T> y_new = y + h * z_new, shown = y_new;
+                    if (!is_plain() && lengths && t >= lengths[r]) {
+                        z_new = z;
+                        y_new = y;
+                        shown = Vec<T>{};
+                    }
+                    store(young + r * stride, y_new);
+                    store(young + r * stride + room, z_new);
+                    if constexpr (is_narrow()) {
+                        pair_up<T>(true, paired + r * stride, y_new);
+                        pair_up<T>(true, paired + r * stride + room / 2, z_new);
+                    }
+                    put_up_to(past, y_out + r * N, column, N, shown);
+                    if (s_out) put_up_to(past, s_out + r * N, column, N, s);
+                };
             };
         };
         const std::true_type yes;

@@ -29,13 +29,14 @@ struct Row {
     int64_t block() const { return room * (units + inputs); }
 };
 
-// (1 + tanh(a / 2)) / 2 with tanh(|a| / 2) = e / (e + 2), e = exp(|a|) - 1, is (e + 1) / (e + 2), and 1 / (e + 2) for
-// a < 0: there the sum of 1 and a tanh near -1 would lose the digits of a small gate, which is a long memory.
+// 1 / (1 + e^-a), as 1 + w over 1 + w + c (1 - w), and for a < 0 as c (1 - w) over it: the sum of 1 and a tanh near -1
+// would lose the digits of a small gate, which is a long memory.
 template <typename T>
 inline Vec<T> sigmoid(Vec<T> a) {
     constexpr T largest = sizeof(T) == 4 ? T(87) : T(700);
-    const Vec<T> e = exponential_less_one<T>(at_most<T>(a < 0 ? -a : a, largest));
-    return (a < 0 ? all<T>(1) : e + 1) / (e + 2);
+    const Split<T> e = split<T, false>(at_most<T>(a < 0 ? -a : a, largest) * T(0.5));
+    const Vec<T> large = 1 + e.w, small = e.c - e.c * e.w;
+    return (a < 0 ? small : large) / (large + small);
 }
 
 }  // namespace

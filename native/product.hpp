@@ -1,6 +1,7 @@
 // Rows times a packed matrix: the one product of all recurrent scans.
 #pragma once
 
+#include <type_traits>
 #include <utility>
 
 #include "narrow.hpp"
@@ -226,8 +227,9 @@ inline void block_of(int row_count, Vec<T>* sums, const T* rows, int64_t stride,
     }
 }
 
-// then(row, column, sum) for each row and each vector of the columns from `from` (the start of a panel) to `to`. Where
-// half of the last panel is enough, the other half is left out.
+// then(row, column, sum) for each row and each vector of the columns from `from` (the start of a panel) to `to`; or
+// then(column)(row, sum), where what goes with the columns is read once for a few rows. Where half of the last panel is
+// enough, the other half is left out.
 template <typename T, bool NARROW = false, typename Then>
 inline void product(const T* rows, int64_t stride, int64_t row_count, const Stretch* stretches, int count,
                     const T* packed, int64_t stacked_rows, int64_t from, int64_t to, const Then& then) {
@@ -244,9 +246,16 @@ inline void product(const T* rows, int64_t stride, int64_t row_count, const Stre
             else
                 block_of<T, PANEL / 2, NARROW>(taken, sums, rows + row * stride, stride, joined.stretches, joined.count,
                                             panel);
-            for (int r = 0; r < taken; ++r)
-                for (int j = 0; j < vectors; ++j)
-                    then(row + r, column + j * Vector<T>::size, sums[r * vectors + j]);
+            if constexpr (std::is_invocable_v<Then, int64_t>) {
+                for (int j = 0; j < vectors; ++j) {
+                    const auto each = then(column + j * Vector<T>::size);
+                    for (int r = 0; r < taken; ++r) each(row + r, sums[r * vectors + j]);
+                }
+            } else {
+                for (int r = 0; r < taken; ++r)
+                    for (int j = 0; j < vectors; ++j)
+                        then(row + r, column + j * Vector<T>::size, sums[r * vectors + j]);
+            }
         }
     }
 }

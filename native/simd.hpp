@@ -110,69 +110,64 @@ inline Vec<T> all(T value) {
     return value - Vec<T>{};
 }
 
-// (e^r - 1) / r for |r| <= ln(2) / 2 as a polynomial, from the highest power down; the last coefficient is 1
+// What halves of exponents are made of: tanh(r) / r for |r| <= ln(2) / 4 as a polynomial in r^2, from the highest power
+// down; the last coefficient is 1.
 template <typename T>
-struct Exponential;
+struct Halves;
 
 template <>
-struct Exponential<float> {
-    // fitted for the least relative error, 1.7e-8
-    static constexpr float terms[] = {0.0013882516650483012f, 0.008366547524929047f, 0.04166720062494278f,
-                                      0.1666654348373413f, 0.4999999701976776f, 1.0f};
+struct Halves<float> {
+    // fitted for the least relative error, 5.5e-8
+    static constexpr float terms[] = {0.13110673f, -0.33331272f, 1.0f};
     static constexpr float largest = 10.0f;  // tanh of it rounds to 1
     static constexpr int mantissa = 23;
     static constexpr float rounder = 12582912.0f + 127;  // 1.5 * 2^23, and the bias of exponents
-    static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
+    static constexpr float half_ln2_high = 0.3466796875f, half_ln2_low = -1.06097220e-4f;
 };
 
-constexpr double inverse_factorial(int n) { return n <= 1 ? 1.0 : inverse_factorial(n - 1) / n; }
-
 template <>
-struct Exponential<double> {
-    // Taylor's: the remainder is below half a unit in the last place
-    static constexpr double terms[] = {
-        inverse_factorial(13), inverse_factorial(12), inverse_factorial(11), inverse_factorial(10),
-        inverse_factorial(9),  inverse_factorial(8),  inverse_factorial(7),  inverse_factorial(6),
-        inverse_factorial(5),  inverse_factorial(4),  inverse_factorial(3),  inverse_factorial(2),
-        1.0};
+struct Halves<double> {
+    // fitted for the least relative error, 4.1e-18
+    static constexpr double terms[] = {0.0034448662222815356781, -0.0088573110783940781728, 0.021869370783870396966,
+                                       -0.053968252782946945388, 0.13333333332784292234,    -0.3333333333333248607,
+                                       1.0};
     static constexpr double largest = 20.0;
     static constexpr int mantissa = 52;
     static constexpr double rounder = 6755399441055744.0 + 1023;  // 1.5 * 2^52, and the bias of exponents
-    static constexpr double ln2_high = 0.693147180369123816490, ln2_low = 1.90821492927058770002e-10;
+    static constexpr double half_ln2_high = 0.346573590184561908245, half_ln2_low = 9.54107464635293850010e-11;
 };
 
-// terms[0] r^(n-1) + ... + terms[n-1], neighbours first: half as many sums have to wait for each other
-template <typename T, std::size_t N>
-inline Vec<T> polynomial(const T (&terms)[N], Vec<T> r) {
-    const Vec<T> r2 = r * r;
-    Vec<T> q = N % 2 ? all<T>(terms[0]) : terms[0] * r + terms[1];
-    for (std::size_t i = 2 - N % 2; i < N; i += 2) q = q * r2 + (terms[i] * r + terms[i + 1]);
-    return q;
-}
+// e^(2a) = (1 + w) / (c (1 - w)) for a >= 0, where c is a power of two and w is small
+template <typename T>
+struct Split {
+    Vec<T> w, c;
+};
 
-// e^(TIMES a) - 1 for a >= 0, as far as that is a number of the type. BRIEF: without the digits that ln 2 lacks as one,
-// where a product and a sum are rounded together; what is near 1 in the end does not show them.
-template <typename T, int TIMES = 1, bool BRIEF = false>
-inline Vec<T> exponential_less_one(Vec<T> a) {
-    using E = Exponential<T>;
-    // k = round(TIMES a / ln 2), and 2^k: what is added lifts k + bias to the low bits of a large number
-    const Vec<T> shifted = a * static_cast<T>(TIMES * 1.44269504088896340736) + E::rounder;
-    const Vec<T> k = shifted - E::rounder;
+// BRIEF: without the digits that ln 2 lacks as one number, where a product and a sum are rounded together; what is near
+// 1 in the end does not show them.
+template <typename T, bool BRIEF>
+inline Split<T> split(Vec<T> a) {
+    using H = Halves<T>;
+    // k = round(a / (ln 2 / 2)), and c = 2^-k: what it is taken from lifts bias - k to the low bits of a large number
+    const Vec<T> shifted = H::rounder - a * static_cast<T>(2.88539008177792681472);
+    const Vec<T> minus_k = shifted - H::rounder;
 #if defined(__FMA__) || defined(__aarch64__)
     constexpr bool together = true;
 #else
     constexpr bool together = false;
 #endif
-    const Vec<T> all_of_it = a * static_cast<T>(TIMES);
-    const Vec<T> r = BRIEF && together ? all_of_it - k * static_cast<T>(0.693147180559945309417)
-                                       : (all_of_it - k * E::ln2_high) - k * E::ln2_low;
-    const Vec<T> q = polynomial<T>(E::terms, r);
+    const Vec<T> r = BRIEF && together ? a + minus_k * static_cast<T>(0.346573590279972654709)
+                                       : (a + minus_k * H::half_ln2_high) + minus_k * H::half_ln2_low;
+    const Vec<T> r2 = r * r;
+    Vec<T> q = all<T>(H::terms[0]);
+    for (std::size_t i = 1; i < sizeof(H::terms) / sizeof(T); ++i) q = q * r2 + H::terms[i];
     typename Vector<T>::bits power;
     std::memcpy(&power, &shifted, sizeof(power));
-    power <<= E::mantissa;
-    Vec<T> two_k;
-    std::memcpy(&two_k, &power, sizeof(two_k));
-    return two_k * (r * q) + (two_k - 1);
+    power <<= H::mantissa;
+    Split<T> found;
+    found.w = r * q;
+    std::memcpy(&found.c, &power, sizeof(power));
+    return found;
 }
 
 // the smaller one of each lane; NaN of `value` stays
@@ -189,7 +184,7 @@ inline Vec<T> at_most(Vec<T> value, T limit) {
 #endif
 }
 
-// tanh(x) = e / (e + 2), e = exp(2 |x|) - 1, with the sign of x; NaN stays NaN
+// tanh(|x|) = (1 - c + w (1 + c)) / (1 + c + w (1 - c)), with the sign of x; NaN stays NaN
 template <typename T>
 inline Vec<T> tanh(Vec<T> x) {
     using Bits = typename Vector<T>::bits;
@@ -200,9 +195,10 @@ inline Vec<T> tanh(Vec<T> x) {
     const Bits signs = raw & sign, magnitude = raw & ~sign;
     Vec<T> a;
     std::memcpy(&a, &magnitude, sizeof(a));
-    a = at_most<T>(a, Exponential<T>::largest);
-    const Vec<T> e = exponential_less_one<T, 2, true>(a);
-    Vec<T> t = e / (e + 2);
+    a = at_most<T>(a, Halves<T>::largest);
+    const Split<T> e = split<T, true>(a);
+    const Vec<T> more = 1 + e.c, less = 1 - e.c;
+    Vec<T> t = (e.w * more + less) / (e.w * less + more);
     std::memcpy(&raw, &t, sizeof(t));
     raw |= signs;
     std::memcpy(&t, &raw, sizeof(t));

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import mpmath
 import pytest
 import torch
 import torch._dynamo.testing
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import pendula
-from pendula.cells import LEMCell
+from pendula.cells import CoRNNCell, LEMCell
 from pendula.ops import cornn, lem, native, odernn, unicornn
 from tests import tolerance
 from tests.contracts.layer import weigh
@@ -218,6 +219,26 @@ def test_lems_steps_may_ask_for_a_gradient_each(spans: bool, lengths: bool, inst
         cell.dt.grad = None
         found.append(everything(cell, given, backend) | {"by dt": cell.dt.grad})
     assert_close(found[1], found[0], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_tanh_is_right_to_three_units_in_the_last_place(dtype: torch.dtype, instruction_set: str) -> None:
+    # a step of length 1 from rest shows the tanh of the force
+    cell = CoRNNCell(1, 1, dt=1.0, gamma=0.5, epsilon=0.5, dtype=dtype)
+    with torch.no_grad():
+        for name, parameter in cell.named_parameters():
+            parameter.fill_(name == "V")
+    spread = torch.cat((torch.logspace(-30, 0, 500), torch.linspace(1e-3, 3, 3000), torch.linspace(3, 25, 500)))
+    x = torch.cat((spread, -spread)).to(dtype)
+    found = pendula.scan(cell, x.view(1, -1, 1), backend="fused")[0].flatten()
+    exact = [mpmath.tanh(mpmath.mpf(value)) for value in x.tolist()]
+    units = torch.nextafter(found.abs(), torch.tensor(2.0, dtype=dtype)) - found.abs()
+    off = [abs(mpmath.mpf(f) - e) / u for f, e, u in zip(found.tolist(), exact, units.tolist(), strict=True)]
+    assert max(off) <= 3
+    assert found.abs().max() == 1
+    special = torch.tensor([torch.inf, -torch.inf, torch.nan, 0.0], dtype=dtype)
+    outputs = pendula.scan(cell, special.view(1, -1, 1), backend="fused")[0].flatten()
+    assert_close(outputs, torch.tensor([1.0, -1.0, torch.nan, 0.0], dtype=dtype), rtol=0, atol=0, equal_nan=True)
 
 
 def test_small_gates_of_lem_keep_their_digits(instruction_set: str) -> None:
