@@ -246,7 +246,9 @@ def test_contestants_take_turns_and_slow_ones_fewer(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(timing, "SLOW", -1.0)
     monkeypatch.setattr(timing, "FEW", 2)
     assert len(timing.interleave(calls, 5, seconds=0)["a"].clock) == 2
-    assert timing.interleave(calls, 1, seconds=0.01)["a"].calls > 1
+    short = timing.interleave(calls, 2, seconds=0.001)["a"]
+    assert short.calls > 1
+    assert len(short.clock) == 2 * timing.SHORT
 
 
 def test_the_threads_of_one_contestant_sleep_before_the_next_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -206,7 +206,8 @@ def _arguments(name: str, command: ArgumentParser) -> None:
         names = {device: ", ".join(known) for device, known in NAMES_ON.items()}
         which = f"some of: {names[CPU]} (a picture); on a GPU: {names[GPU]}; all when left out"
         add("--case", type=str, nargs="+", help=which)
-        add("--repetitions", type=int | None, help="rounds, of which medians are taken; 5 when left out, on a GPU 20")
+        rounds = "rounds, of which medians are taken; 5 when left out (of short calls, 15), on a GPU 20"
+        add("--repetitions", type=int | None, help=rounds)
         add("--threads", type=int | None, help="threads of each case, instead of its own; not on a GPU")
         add("--compile", action="store_true", help="time torch.compile too, in the small cases: takes minutes")
         add("--quick", action="store_true", help="tiny sizes, to see that everything runs; the numbers mean nothing")

@@ -49,7 +49,8 @@ def bench(
         folder: where the file and the picture go; files that are there stay.
         device: "cpu"; "cuda" for the cases of a GPU; "auto" for these where there is a GPU that they run on.
         names: cases of the device, "sweep" (of a processor) for the picture among them; all when None.
-        repetitions: rounds of each case, of which medians are taken; 5 when None, on a GPU 20.
+        repetitions: rounds of each case, of which medians are taken; 5 when None, on a GPU 20. On a processor,
+            three times as many where every call takes less than a tenth of a second.
         threads: instead of those of each case, on a processor.
         compiles: time torch.compile too, in the cases that are small enough for it.
         quick: tiny sizes, two rounds: to see that everything runs. The numbers mean nothing.

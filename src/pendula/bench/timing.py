@@ -20,6 +20,8 @@ SECONDS = 0.1
 AWAKE = 0.05
 """Seconds after which OpenMP's threads of the contestant before are asleep: until then they look out for work, at the
 cost of who comes next."""
+SHORT = 3
+"""So many times the repetitions where all calls are shorter than that: what disturbs them lasts longer than they do."""
 SLOW, FEW = 2.0, 3
 """A contestant that takes more seconds than this takes part in so many repetitions at most."""
 
@@ -96,7 +98,9 @@ def interleave(
     slow: float | None = None,
     until: float = math.inf,
 ) -> dict[str, Timing]:
-    """Time every call in turn, `repetitions` times over (the slow ones less often), after calls that are not counted.
+    """Time every call in turn, `repetitions` times over, after calls that are not counted.
+
+    Slow ones take part less often; where all are short, there are SHORT times as many rounds.
 
     Args:
         threads: number of PyTorch's threads of single contestants; the rest take the number of now.
@@ -118,7 +122,9 @@ def interleave(
             rounds[name] = min(repetitions, FEW) if first > slow else repetitions
             # the first call may have been slower than the next
             counts[name] = 1 if first >= seconds else max(1, round(seconds / max(timed(call, 1)[1], 1e-7)))
-        for turn in range(repetitions):
+        if min(counts.values()) > 1:
+            rounds = dict.fromkeys(calls, SHORT * repetitions)
+        for turn in range(max(rounds.values())):
             if turn and time.monotonic() >= until:
                 break
             for name, call in calls.items():

@@ -22,6 +22,7 @@ FILE = "_scans" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 LARGE_PAGE = 1 << 21
 """Bytes of the large pages that systems have."""
 
+_PLAIN = (int, bool, type(None))
 _POINTER, _COUNT, _FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
 
 
@@ -273,6 +274,7 @@ def call(name: str, arguments: ctypes.Structure, dtype: torch.dtype) -> None:
 
 def structure(kind: type[ctypes.Structure], **values: Any) -> ctypes.Structure:
     """A structure of numbers and pointers, which keeps its tensors alive; they must be contiguous, and of its types."""
-    made = kind(**{name: a.data_ptr() if isinstance(a, Tensor) else a for name, a in values.items()})
+    # `isinstance` takes longer: it asks what else a tensor might be
+    made = kind(**{name: a if type(a) in _PLAIN else a.data_ptr() for name, a in values.items()})
     made.tensors = values
     return made
