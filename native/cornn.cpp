@@ -88,7 +88,7 @@ void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t 
             const T* const x = static_cast<const T*>(a.x) + (t * B + begin + r) * I;
             T* const line = lines + r * stride;
             pair_up(narrow, line + in_pairs + row.room, x, I);
-            copy(line + 2 * row.room, x, I);
+            copy_few(line + 2 * row.room, x, I);
         }
     };
     for (int64_t r = 0; leads && r < rows; ++r) {

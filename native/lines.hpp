@@ -18,6 +18,15 @@ inline void copy(T* to, const T* from, int64_t count) {
     std::memcpy(to, from, sizeof(T) * static_cast<std::size_t>(count));
 }
 
+// The same, to a place that has room for a whole vector.
+template <typename T>
+inline void copy_few(T* to, const T* from, int64_t count) {
+    if (count <= Vector<T>::size)
+        store(to, load_part(from, static_cast<int>(count)));
+    else
+        copy(to, from, count);
+}
+
 // `from` (zeros if it is null), then zeros up to `room`
 template <typename T>
 inline void widen(T* to, const void* from, int64_t count, int64_t room) {
