@@ -74,34 +74,33 @@ void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t 
     const FlushDenormals guard;
     const int64_t N = a.units, I = a.inputs, B = a.batch, rows = end - begin;
     const Row<T> row(N, I, a.narrow != 0);
-    const int64_t stride = row.stride();
+    const int64_t stride = row.stride(), room = row.room, in_pairs = row.in_pairs();
     const T* packed = static_cast<const T*>(a.scratch);
-    const T* const constants = packed + row.room * row.stacked();
-    T* now = static_cast<T*>(a.scratch) + row.room * row.stacked() + 4 * row.room + 2 * begin * stride;
+    const T* const constants = packed + room * row.stacked();
+    T* now = static_cast<T*>(a.scratch) + room * row.stacked() + 4 * room + 2 * begin * stride;
     T* next = now + rows * stride;
     const bool leads = team.part == 0;
     const Share<T> own(N, team.part, team.parts);
     const bool narrow = row.narrow;
-    const int64_t in_pairs = row.in_pairs(), room = row.room;
     const auto take = [&](T* lines, int64_t t) {
         for (int64_t r = 0; leads && t < a.steps && r < rows; ++r) {
             const T* const x = static_cast<const T*>(a.x) + (t * B + begin + r) * I;
             T* const line = lines + r * stride;
-            pair_up(narrow, line + in_pairs + row.room, x, I);
-            copy_few(line + 2 * row.room, x, I);
+            pair_up(narrow, line + in_pairs + room, x, I);
+            copy_few(line + 2 * room, x, I);
         }
     };
     for (int64_t r = 0; leads && r < rows; ++r) {
         T* const line = now + r * stride;
-        widen(line, static_cast<const T*>(a.y0) + (begin + r) * N, N, row.room);
-        widen(line + row.room, static_cast<const T*>(a.z0) + (begin + r) * N, N, row.room);
-        pair_up(narrow, line + in_pairs, line, 2 * row.room);
+        widen(line, static_cast<const T*>(a.y0) + (begin + r) * N, N, room);
+        widen(line + room, static_cast<const T*>(a.z0) + (begin + r) * N, N, room);
+        pair_up(narrow, line + in_pairs, line, 2 * room);
     }
     take(now, 0);
     team.meet();
-    const Stretch stretches[3] = {{0, N}, {row.room, N}, {2 * row.room, I}};
+    const Stretch stretches[3] = {{0, N}, {room, N}, {2 * room, I}};
     const Stretch in_pairs_too[3] = {
-        {in_pairs, pairs(N)}, {in_pairs + row.room / 2, pairs(N)}, {in_pairs + row.room, pairs(I)}};
+        {in_pairs, pairs(N)}, {in_pairs + room / 2, pairs(N)}, {in_pairs + room, pairs(I)}};
     const bool implicit = a.implicit != 0;
     const bool past = go_past_caches<T>(a.steps * B, N, a.y, a.s), plain = !implicit && !a.tau && !a.lengths;
     for (int64_t t = 0; t < a.steps; ++t) {
@@ -110,7 +109,7 @@ void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t 
         T* const y_out = static_cast<T*>(a.y) + first;
         if (leads && a.kept && t && t % a.every == 0)
             for (int64_t r = 0; r < rows; ++r)
-                copy(static_cast<T*>(a.kept) + ((t / a.every - 1) * B + begin + r) * N, now + r * stride + row.room, N);
+                copy(static_cast<T*>(a.kept) + ((t / a.every - 1) * B + begin + r) * N, now + r * stride + room, N);
         T* const s_out = a.s ? static_cast<T*>(a.s) + first : nullptr;
         const T* const tau = a.tau ? static_cast<const T*>(a.tau) + t * B + begin : nullptr;
         const int64_t* const lengths = a.lengths ? a.lengths + begin : nullptr;
@@ -161,7 +160,7 @@ void cornn_forward_slice(const pendula_cornn_forward& a, int64_t begin, int64_t 
     settle();
     for (int64_t r = 0; leads && r < rows; ++r) {
         copy(static_cast<T*>(a.y_last) + (begin + r) * N, now + r * stride, N);
-        copy(static_cast<T*>(a.z_last) + (begin + r) * N, now + r * stride + row.room, N);
+        copy(static_cast<T*>(a.z_last) + (begin + r) * N, now + r * stride + room, N);
     }
 }
 
